@@ -130,6 +130,7 @@ def write_checkpoint(model: nn.Module, result: Result) -> None:
     kept = ("seed", "epochs", "test_accuracy", "test_loss")
     partial = weights.with_suffix(".partial")
     save_file(tensors, partial, metadata={key: str(value) for key, value in result.items() if key in kept})
+    partial.chmod(0o644)  # safetensors writes files that only their owner may read
     partial.replace(weights)
     partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     partial.replace(weights.with_suffix(".json"))
