@@ -1,0 +1,152 @@
+"""The registry of rules: one entry per operator, found by the operator's base name.
+
+A rule is a text (see ``rule.py``) where the operator's dimensions say all, else a short function
+of the ``Call`` that builds such a text from the arguments or moves labels through ``grid.py``.
+Lookup goes from the operator itself to the functional base of an in-place or out variant, and to
+one rule for everything torch tags as pointwise. What is not found is fixed and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graphmerge.axes.grid import Grid
+from graphmerge.axes.rule import relate
+from graphmerge.axes.units import ANY, FIXED, Labels, Universe, Value, fixed_value
+
+
+@dataclass
+class Call:
+    """One operator call: its arguments by schema name, tensors as ``Value``, and what it returns."""
+
+    op: str
+    args: Mapping[str, Any]
+    outputs: tuple[tuple[str, tuple[int, ...]], ...]
+    u: Universe
+    used: tuple[bool, ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+    def tensors(self) -> list[Value]:
+        """Every tensor argument that is there, in schema order, those in lists included."""
+        found: list[Value] = []
+        for x in self.args.values():
+            if isinstance(x, Value):
+                found.append(x)
+            elif isinstance(x, list | tuple):
+                found += [v for v in x if isinstance(v, Value)]
+        return found
+
+    def relate(self, text: str, *values: Value | None, **sizes: int) -> list[Value]:
+        """Apply a rule text to ``values`` and all outputs."""
+        return relate(self.u, text, values, self.outputs, sizes)
+
+    def grid(self, value: Value) -> Grid:
+        """The labels of a value; a parameter nobody has read yet is labelled now."""
+        if value.labels is None:
+            value.labels = fresh_labels(self.u, value.shape)
+        return Grid(value.shape, tuple(value.labels))
+
+    def result(self, grid: Grid, source: Value, dims: Mapping[int, int] | None = None) -> list[Value]:
+        """The single output with these labels; ``dims`` maps source dimensions to those of the output."""
+        name, shape = self.outputs[0]
+        assert grid.shape == shape, f"{self.op}: the rule gives {grid.shape}, the operator {shape}"
+        for a, b in (dims if dims is not None else {k: k for k in range(source.rank)}).items():
+            self.u.link((source.name, a), (name, b))
+        return [Value(name, shape, list(grid.labels))]
+
+    def fix(self, value: Value, axis: int, reason: str) -> None:
+        """Fix one dimension of a value."""
+        self.u.tie(self.grid(value).labels[axis], FIXED, axis)
+        if value.shape[axis] > 1:
+            self.u.fix((value.name, axis), reason)
+
+    def fix_all(self, reason: str) -> list[Value]:
+        """Fix every dimension of every tensor: always sound, and what is done where nothing is known."""
+        for v in self.tensors():
+            for axis in range(v.rank):
+                self.fix(v, axis, reason)
+        return [fixed_value(name, shape) for name, shape in self.outputs]
+
+
+RuleFunction = Callable[[Call], list[Value]]
+
+
+def fresh_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
+    """Labels of a parameter first read by an operator that only moves it about.
+
+    From three dimensions on it may be a stack (of experts, of heads): the others are then ordered
+    for each position of the first on its own.
+    """
+    labels: list[Labels] = []
+    for axis, n in enumerate(shape):
+        extent = [1] * len(shape)
+        extent[axis] = n
+        if len(shape) == 3 and axis > 0:
+            extent[0] = shape[0]
+        labels.append(ANY if n == 1 else u.new(tuple(extent)))
+    return labels
+
+
+class Registry:
+    """Rules by operator name such as ``aten.linear``; a second rule for one name is an error."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, str | RuleFunction] = {}
+
+    def add(self, name: str, rule: str | RuleFunction) -> None:
+        """Register a rule text or function for ``namespace.operator``."""
+        namespace, _, op = name.partition(".")
+        if name in self._rules:
+            raise ValueError(f"{name} has a rule already")
+        if namespace == "aten" and not hasattr(torch.ops.aten, op):
+            raise ValueError(f"torch has no operator {name}")
+        self._rules[name] = rule
+
+    def texts(self, rules: Mapping[str, str]) -> None:
+        """Register a table of rule texts."""
+        for name, text in rules.items():
+            self.add(name, text)
+
+    def rule(self, *names: str) -> Callable[[RuleFunction], RuleFunction]:
+        """Register the decorated function for each name."""
+
+        def decorate(function: RuleFunction) -> RuleFunction:
+            for name in names:
+                self.add(name, function)
+            return function
+
+        return decorate
+
+    def names(self) -> tuple[str, ...]:
+        """Every operator with a rule of its own, in alphabetical order."""
+        return tuple(sorted(self._rules))
+
+    def find(self, name: str, pointwise: bool = False) -> str | RuleFunction | None:
+        """The rule for an operator, or None."""
+        for candidate in (name, name.removesuffix("_")):
+            if candidate in self._rules:
+                return self._rules[candidate]
+        return _pointwise if pointwise else None
+
+    def apply(self, call: Call, pointwise: bool = False) -> list[Value] | None:
+        """State what the rule of ``call.op`` says; None where there is none."""
+        rule = self.find(call.op, pointwise)
+        if isinstance(rule, str):
+            return call.relate(rule, *call.tensors())
+        return rule(call) if rule else None
+
+
+def _pointwise(call: Call) -> list[Value]:
+    """Any elementwise operator: dimensions match from the right, as broadcasting does."""
+    tensors = call.tensors()
+    return call.relate(", ".join(["..."] * len(tensors)) + " -> " + ", ".join(["..."] * len(call.outputs)), *tensors)
+
+
+RULES = Registry()
+"""The rules of graphmerge; ``graphmerge.axes.rules`` fills it."""

@@ -1,0 +1,289 @@
+"""Rules as text: which dimensions of an operator's tensors are the same axis.
+
+    "n i h w, o i p q, o? -> n o y x | h w p q y x"
+
+One term per tensor, one letter per dimension; the same letter is the same axis, a letter missing
+on the right is contracted, ``?`` marks a tensor that may be absent, letters behind ``|`` are fixed.
+``(g i)`` is a dimension made of g blocks of i units, a number is a factor that is fixed, ``1`` is
+broadcast, and ``...`` stands for leading dimensions shared by all terms that have it.
+
+The order of a letter may differ from position to position of another letter (each head has its own
+order inside) only where *every* tensor with the first has the second too: else the operator would
+mix units that have been ordered differently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+
+from graphmerge.axes.grid import Grid, dependences, join, split
+from graphmerge.axes.units import ANY, FIXED, IntArray, Labels, Universe, Value, Whole
+
+Dim = tuple[str, ...]
+"""The letters of one dimension, outermost first; numbers are fixed factors."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A parsed rule text."""
+
+    inputs: tuple[tuple[Dim, ...], ...]
+    optional: tuple[bool, ...]
+    outputs: tuple[tuple[Dim, ...], ...]
+    fixed: frozenset[str]
+
+
+def _term(text: str) -> tuple[Dim, ...]:
+    tokens = re.findall(r"\([^)]*\)|\.\.\.|\w+", text)
+    return tuple(tuple(t.strip("()").split()) for t in tokens)
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Rule:
+    """Read a rule text."""
+    body, _, fixed = text.partition("|")
+    left, arrow, right = body.partition("->")
+    assert arrow, f"rule {text!r} has no '->'"
+    terms = [t.strip() for t in left.split(",")] if left.strip() else []
+    return Rule(
+        tuple(_term(t.rstrip("?")) for t in terms),
+        tuple(t.endswith("?") for t in terms),
+        tuple(_term(t) for t in right.split(",")) if right.strip() else (),
+        frozenset(fixed.split()),
+    )
+
+
+@dataclass
+class Tensor:
+    """A value spread out to one dimension per letter."""
+
+    value: Value | None
+    dims: tuple[Dim, ...]
+    letters: tuple[str, ...]
+    grid: Grid | None
+
+
+def relate(
+    u: Universe,
+    text: str,
+    values: Sequence[Value | None],
+    outputs: Sequence[tuple[str, tuple[int, ...]]],
+    sizes: dict[str, int] | None = None,
+) -> list[Value]:
+    """State what the rule ``text`` says of ``values``; returns the labelled ``outputs`` (name, shape)."""
+    rule = parse(text)
+    present = [(v, d) for v, d in zip(values, rule.inputs, strict=False) if v is not None]
+    terms = [(v.shape, _fit(d, v.rank, v.name)) for v, d in present]
+    results = [(s, _fit(d, len(s), n)) for (n, s), d in zip(outputs, rule.outputs, strict=True)]
+    size = _letter_sizes([*terms, *results], dict(sizes or {}), text)
+    tensors = [_spread(u, v, d, size) for (v, _), (_, d) in zip(present, terms, strict=True)]
+    everything = [*tensors, *(_empty(d, s, size) for s, d in results)]
+    labels = _unify(u, everything, size, rule.fixed)
+    for t in tensors:
+        _label_parameter(u, t, labels, size)
+    _link(u, everything, [v.name for v, _ in present] + [n for n, _ in outputs], size, rule.fixed)
+    return [_assemble(u, n, s, d, labels, size) for (n, _), (s, d) in zip(outputs, results, strict=True)]
+
+
+def _fit(dims: tuple[Dim, ...], rank: int, name: str) -> tuple[Dim, ...]:
+    """Spell out ``...`` as letters numbered from the right."""
+    if ("...",) not in dims:
+        assert len(dims) == rank, f"{name} has rank {rank}, its rule {len(dims)}"
+        return dims
+    at = dims.index(("...",))
+    extra = rank - len(dims) + 1
+    return (*dims[:at], *(((f"_{extra - 1 - k}"),) for k in range(extra)), *dims[at + 1 :])
+
+
+def _letter_sizes(
+    terms: Sequence[tuple[tuple[int, ...], tuple[Dim, ...]]], size: dict[str, int], text: str
+) -> dict[str, int]:
+    """The size of each letter; a composite dimension may leave one letter to be worked out."""
+    for shape, dims in terms:
+        for n, dim in zip(shape, dims, strict=True):
+            if len(dim) == 1 and not dim[0].isdigit():
+                size[dim[0]] = max(size.get(dim[0], 1), n)
+    for shape, dims in terms:
+        for n, dim in zip(shape, dims, strict=True):
+            size.update({d: int(d) for d in dim if d.isdigit()})
+            unknown = [d for d in dim if d not in size]
+            if len(dim) > 1 and unknown:
+                assert len(unknown) == 1, f"rule {text!r} leaves the sizes of {unknown} open"
+                size[unknown[0]] = n // prod(size[d] for d in dim if d in size)
+    return size
+
+
+def _spread(u: Universe, value: Value, dims: tuple[Dim, ...], size: dict[str, int]) -> Tensor:
+    """Split the composite dimensions of a value, so that each letter has its own."""
+    letters = _letters(dims, value.shape, size)
+    if value.labels is None:
+        return Tensor(value, dims, letters, None)
+    grid = Grid(value.shape, tuple(value.labels))
+    axis = 0
+    for n, dim in zip(value.shape, dims, strict=True):
+        whole = n
+        for d in dim[:-1] if n > 1 else ():
+            grid = split(u, grid, axis, (size[d], whole // size[d]))
+            axis, whole = axis + 1, whole // size[d]
+        axis += 1
+    return Tensor(value, dims, letters, grid)
+
+
+def _letters(dims: tuple[Dim, ...], shape: tuple[int, ...], size: dict[str, int]) -> tuple[str, ...]:
+    """One name per spread dimension; a broadcast dimension has none, nor has one of size 1."""
+    names: list[str] = []
+    for k, (n, dim) in enumerate(zip(shape, dims, strict=True)):
+        if n == 1:
+            names.append("")
+        else:
+            names += [f"#{k}.{i}={d}" if d.isdigit() else d for i, d in enumerate(dim)]
+    return tuple(names)
+
+
+def _empty(dims: tuple[Dim, ...], shape: tuple[int, ...], size: dict[str, int]) -> Tensor:
+    return Tensor(None, dims, _letters(dims, shape, size), None)
+
+
+def _may_depend(tensors: Sequence[Tensor]) -> dict[str, set[str]]:
+    """For each letter the others that every tensor with the letter has too."""
+    common: dict[str, set[str]] = {}
+    for t in tensors:
+        names = set(t.letters) - {""}
+        for letter in names:
+            common[letter] = common.get(letter, names) & names - {letter}
+    return common
+
+
+def _unify(
+    u: Universe, tensors: Sequence[Tensor], size: dict[str, int], fixed: frozenset[str]
+) -> dict[str, tuple[tuple[str, ...], Labels]]:
+    """For each letter the letters its order depends on, and its labels [dependences..., letter]."""
+    allowed = _may_depend(tensors)
+    return {letter: _unify_letter(u, letter, tensors, size, fixed, allowed) for letter in allowed}
+
+
+def _unify_letter(
+    u: Universe,
+    letter: str,
+    tensors: Sequence[Tensor],
+    size: dict[str, int],
+    fixed: frozenset[str],
+    allowed: dict[str, set[str]],
+) -> tuple[tuple[str, ...], Labels]:
+    carriers = [_in_letters(t, k) for t in tensors if t.grid for k, x in enumerate(t.letters) if x == letter]
+    unread = any(t.value is not None and t.grid is None and letter in t.letters for t in tensors)
+    arrays = [(deps, x) for deps, x in carriers if not isinstance(x, Whole)]
+    if letter in fixed or letter.startswith("#") or any(x is FIXED for _, x in carriers):
+        for _, x in arrays:
+            u.tie(x, FIXED, -1)
+        return (), FIXED
+    if not arrays and not unread:
+        assert carriers, f"letter {letter!r} stands in an output only and is not fixed"
+        return (), ANY
+    target_deps, target = _target(u, letter, arrays, size, allowed)
+    for deps, x in arrays:
+        u.tie(x, _spread_over(target, target_deps, deps), -1)
+    return target_deps, target
+
+
+def _target(
+    u: Universe,
+    letter: str,
+    arrays: Sequence[tuple[tuple[str, ...], IntArray]],
+    size: dict[str, int],
+    allowed: dict[str, set[str]],
+) -> tuple[tuple[str, ...], IntArray]:
+    """The labels that all carriers of a letter share: those of one of them, else new ones."""
+    free = {m for m in allowed[letter] if letter not in allowed[m]}  # never each on the other
+    shared = set.intersection(*(set(d) for d, _ in arrays)) & allowed[letter] if arrays else free
+    for deps, x in arrays:
+        if set(deps) == shared:
+            return deps, x
+    order = tuple(sorted(shared))
+    return order, u.new((*(size[_plain(d)] for d in order), size[letter]))
+
+
+def _plain(letter: str) -> str:
+    """A fixed factor's name without its place."""
+    return letter.rpartition("=")[2]
+
+
+def _in_letters(tensor: Tensor, axis: int) -> tuple[tuple[str, ...], Labels]:
+    """Labels of one dimension as an array [dependences in sorted order..., itself]."""
+    assert tensor.grid is not None
+    x = tensor.grid.labels[axis]
+    if isinstance(x, Whole):
+        return (), x
+    deps = sorted(dependences(x, axis), key=lambda k: tensor.letters[k])
+    rest = tuple(k for k in range(x.ndim) if k not in deps and k != axis)
+    x = x.transpose([*rest, *deps, axis])
+    return tuple(tensor.letters[k] for k in deps), x.reshape(x.shape[len(rest) :])
+
+
+def _spread_over(target: IntArray, have: tuple[str, ...], want: tuple[str, ...]) -> IntArray:
+    """Give the target a dimension of size 1 for each dependence that it does not have."""
+    missing = [k for k, d in enumerate(want) if d not in have]
+    return np.expand_dims(target, tuple(missing)) if missing else target
+
+
+def _labels_for(
+    letters: tuple[str, ...], axis: int, labels: dict[str, tuple[tuple[str, ...], Labels]]
+) -> Labels:
+    """Labels of dimension ``axis`` of a tensor with these letters."""
+    if not letters[axis]:
+        return ANY
+    deps, x = labels[letters[axis]]
+    if isinstance(x, Whole):
+        return x
+    places = [*(letters.index(d) for d in deps), axis]
+    shape = [1] * len(letters)
+    for n, place in zip(x.shape, places, strict=True):
+        shape[place] = n
+    return x.transpose(np.argsort(places)).reshape(shape)
+
+
+def _assemble(
+    u: Universe,
+    name: str,
+    shape: tuple[int, ...],
+    dims: tuple[Dim, ...],
+    labels: dict[str, tuple[tuple[str, ...], Labels]],
+    size: dict[str, int],
+) -> Value:
+    letters = _letters(dims, shape, size)
+    spread = tuple(size[_plain(x)] if x else 1 for x in letters)
+    grid = Grid(spread, tuple(_labels_for(letters, k, labels) for k in range(len(letters))))
+    for axis, (n, dim) in enumerate(zip(shape, dims, strict=True)):
+        for k in reversed(range(len(dim) - 1 if n > 1 else 0)):
+            grid = join(u, grid, axis + k)
+    return Value(name, shape, list(grid.labels))
+
+
+def _label_parameter(
+    u: Universe, tensor: Tensor, labels: dict[str, tuple[tuple[str, ...], Labels]], size: dict[str, int]
+) -> None:
+    """A parameter read for the first time is as free as this rule permits."""
+    value = tensor.value
+    if value is not None and value.labels is None:
+        value.labels = _assemble(u, value.name, value.shape, tensor.dims, labels, size).labels
+
+
+def _link(
+    u: Universe, tensors: Sequence[Tensor], names: Sequence[str], size: dict[str, int], fixed: frozenset[str]
+) -> None:
+    """Record the fact for people: a star from the first dimension with a letter to the others."""
+    first: dict[str, tuple[str, int]] = {}
+    for t, name in zip(tensors, names, strict=True):
+        for axis, dim in enumerate(t.dims):
+            for letter in dim:
+                here = (name, axis)
+                if letter in fixed:
+                    u.fix(here, "this operator mixes positions along it")
+                elif not letter.isdigit() and size[letter] > 1:
+                    u.link(first.setdefault(letter, here), here)

@@ -1,0 +1,158 @@
+"""Units, and what operators state of them.
+
+A *unit* is one position along one dimension of one tensor: a neuron, a channel, a head.
+A symmetry of a network is a permutation of all its units that every operator respects.
+Operators state just three things, and nothing is solved until all have been read:
+
+``tie``     these units move together, element by element. Where many units are tied to one
+            (the 64 units of a head to the head, one per head to a shared gain) the many
+            *project* onto the one: it must follow wherever they go.
+``mark``    these units were singled out (sliced, selected, padded): no unit outside the
+            marked ones may take their place.
+``link``    two dimensions are related, and by which operator: for people, not for the solver.
+
+A dimension is ``FIXED`` (its positions never move), ``ANY`` (the tensor is constant along it,
+so every order of it is the same tensor), or an array of unit numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+
+class Whole(enum.Enum):
+    """Labels of a dimension that need no array."""
+
+    FIXED = "fixed"
+    ANY = "any"
+
+
+FIXED, ANY = Whole.FIXED, Whole.ANY
+Labels = IntArray | Whole
+"""Labels of one dimension of a tensor of rank r: an array of rank r, of full extent along the
+dimension itself, and along every other dimension of extent 1, or of full extent where the order
+depends on the position there (a *fibre*: each head has an order of its own)."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """The place in the traced graph that states a fact."""
+
+    op: str = ""
+    node: str = ""
+    module: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.op} at {self.module or self.node or 'the top'}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Dimension ``a`` is related to ``b``; ``b`` is None where ``a`` is fixed for ``reason``."""
+
+    a: tuple[str, int]
+    b: tuple[str, int] | None
+    where: Where
+    reason: str = ""
+
+
+@dataclass
+class Value:
+    """A tensor as the rules see it. ``labels`` is None for a parameter nobody has read yet."""
+
+    name: str
+    shape: tuple[int, ...]
+    labels: list[Labels] | None
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+def fixed_value(name: str, shape: tuple[int, ...]) -> Value:
+    """A tensor none of whose dimensions moves; dimensions of size 1 carry no unit."""
+    return Value(name, shape, [ANY if n == 1 else FIXED for n in shape])
+
+
+@dataclass
+class Universe:
+    """All units of one graph, with every statement made of them."""
+
+    count: int = 0
+    ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    marks: list[IntArray] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    pinned: list[tuple[Where, str]] = field(default_factory=list)
+    where: Where = field(default_factory=Where)
+    _made: dict[tuple[object, ...], IntArray] = field(default_factory=dict, repr=False)
+
+    def new(self, shape: tuple[int, ...]) -> IntArray:
+        """Units never seen before, one per element of ``shape``."""
+        size = int(np.prod(shape, dtype=np.int64))
+        units = np.arange(self.count, self.count + size, dtype=np.int64).reshape(shape)
+        self.count += size
+        return units
+
+    def tie(self, units: Labels, onto: Labels, axis: int) -> None:
+        """State that ``units`` and ``onto`` (broadcast against each other) move together.
+
+        ``axis`` is the dimension that they label; it is used where ``onto`` is FIXED.
+        """
+        if isinstance(units, Whole):
+            units, onto = onto, units
+        if isinstance(units, Whole) or onto is ANY or units is onto:
+            return
+        if onto is FIXED:
+            onto = fixed_numbers(units.shape[axis % units.ndim], axis % units.ndim, units.ndim)
+        assert not isinstance(onto, Whole)
+        a, b = np.broadcast_arrays(units, onto)
+        self.ties.append((a.ravel(), b.ravel()))
+
+    def mark(self, units: Labels) -> None:
+        """State that ``units`` are singled out from all others."""
+        if not isinstance(units, Whole):
+            self.marks.append(np.unique(units))
+
+    def once(self, parts: tuple[Labels, ...], sizes: tuple[int, ...], make: Callable[[], IntArray]) -> IntArray:
+        """What ``make`` returned on the first call with equal ``parts`` and ``sizes``, whatever their rank."""
+        if ANY in [x for x in parts if isinstance(x, Whole)]:
+            return make()  # copies of one tensor need not agree with each other
+        key = (_signature(parts), sizes)
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def link(self, a: tuple[str, int], b: tuple[str, int]) -> None:
+        """Record for people that dimensions ``a`` and ``b`` are related here."""
+        if a != b:
+            self.links.append(Link(a, b, self.where))
+
+    def fix(self, a: tuple[str, int], reason: str) -> None:
+        """Record for people that dimension ``a`` is fixed here, and why."""
+        self.links.append(Link(a, None, self.where, reason))
+
+    def pin(self, reason: str) -> None:
+        """Record that the operator here was not understood and everything it touches is fixed."""
+        self.pinned.append((self.where, reason))
+
+
+def _signature(parts: tuple[Labels, ...]) -> tuple[object, ...]:
+    """A key that equal labels share, also where one has more dimensions of size 1."""
+    arrays = [x for x in parts if not isinstance(x, Whole)]
+    rank = max(x.ndim for x in arrays)
+    full = [k for k in range(rank) if any(x.shape[k] > 1 for x in arrays)]
+    return tuple(x if isinstance(x, Whole) else (x.tobytes(), tuple(x.shape[k] for k in full)) for x in parts)
+
+
+def fixed_numbers(size: int, axis: int, rank: int) -> IntArray:
+    """Positions of a fixed dimension as units that never move: -1, -2, ... along ``axis``."""
+    shape = [1] * rank
+    shape[axis] = size
+    return (-1 - np.arange(size, dtype=np.int64)).reshape(shape)

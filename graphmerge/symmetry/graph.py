@@ -1,0 +1,244 @@
+"""The model graph: what was traced, which symmetries it has, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from torch import nn
+
+from graphmerge.axes import RULES, Link, Registry, Where
+from graphmerge.errors import TraceError
+from graphmerge.symmetry.propagate import propagate
+from graphmerge.symmetry.structure import Structure, build, random_inner
+from graphmerge.symmetry.transform import Transform, identity
+from graphmerge.trace import Program, export_program
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class SymmetryGroup:
+    """Units that may be permuted among themselves without changing the network.
+
+    ``size`` units in each of ``copies`` fibres: a plain group has one copy; a group that is
+    ``within`` others has its own order inside each of their units (the dimensions within each head).
+    ``members`` are the (parameter, dimension) pairs that move with it.
+    """
+
+    name: str
+    size: int
+    copies: int
+    kind: str
+    members: tuple[Place, ...]
+    within: tuple[str, ...]
+
+    @property
+    def units(self) -> int:
+        return self.size * self.copies
+
+
+@dataclass(frozen=True)
+class FixedAxis:
+    """A parameter dimension (or the part of one) that never moves, and the reason."""
+
+    parameter: str
+    dim: int
+    units: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """A traced model with its symmetry groups."""
+
+    program: Program
+    structure: Structure
+    links: Sequence[Link]
+    pinned: Sequence[tuple[Where, str]]
+
+    @cached_property
+    def groups(self) -> tuple[SymmetryGroup, ...]:
+        """All symmetry groups, in the order of the parameters that they move."""
+        return tuple(g for _, g in self._named)
+
+    @cached_property
+    def atom_of(self) -> dict[str, int]:
+        """The atom of the structure behind each group name."""
+        return {g.name: k for k, g in self._named}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Every state dict name of a traced tensor, and the name that the graph uses."""
+        return {alias: t.name for t in self.program.tensors.values() for alias in t.names}
+
+    @cached_property
+    def _named(self) -> list[tuple[int, SymmetryGroup]]:
+        members = _members(self.structure)
+        atoms = [k for k in self.structure.atoms if members[k]]
+        order = {n: i for i, n in enumerate(self.structure.labels)}
+        atoms.sort(key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k))))
+        outer = {p for k in atoms for p in self.structure.ancestors(k) - {k}}
+        names: dict[int, str] = {}
+        for k in atoms:
+            base = _base_name(members[k]) + (".blocks" if k in outer else "")
+            same = sum(n == base or n.startswith(f"{base}#") for n in names.values())
+            names[k] = f"{base}#{same + 1}" if same else base
+        found = []
+        for k in atoms:
+            sort = self.structure.sorts[k]
+            within = tuple(names[p] for p in atoms if p in self.structure.ancestors(k) - {k})
+            group = SymmetryGroup(names[k], sort.size, sort.order, "permutation", members[k], within)
+            found.append((k, group))
+        return found
+
+    @cached_property
+    def constraints(self) -> nx.Graph[Any]:
+        """Facts as a graph: nodes are (tensor, dimension) pairs and ("fixed", reason) pairs."""
+        graph: nx.Graph[Any] = nx.Graph()
+        for link in self.links:
+            b = link.b if link.b is not None else ("fixed", f"{link.reason} ({link.where})")
+            if not graph.has_edge(link.a, b):
+                graph.add_edge(link.a, b, where=link.where)
+        return graph
+
+    @cached_property
+    def fixed(self) -> tuple[FixedAxis, ...]:
+        """Every parameter dimension, of more than one unit, that does not move (wholly), and why."""
+        found = []
+        for name, dims in self.structure.labels.items():
+            for d, classes in enumerate(dims):
+                units = self._still(name, d)
+                if units:
+                    part = "" if classes is None else "in part: "
+                    found.append(FixedAxis(name, d, units, part + self._reason(name, d)))
+        return tuple(found)
+
+    def _still(self, name: str, dim: int) -> int:
+        """How many positions of a dimension no group moves."""
+        size = self.structure.shapes[name][dim]
+        classes = self.structure.labels[name][dim]
+        if classes is None:
+            return size if size > 1 else 0
+        live = np.array([*(k not in self._dead for k in range(len(self.structure.sorts))), False])
+        moving = live[self.structure.sort_of[classes]]
+        others = tuple(k for k in range(moving.ndim) if k != dim)
+        return size - int(moving.any(axis=others).sum())
+
+    @cached_property
+    def _dead(self) -> set[int]:
+        """Sorts above which every atom is frozen."""
+        atoms = set(self.structure.atoms)
+        return {k for k in range(len(self.structure.sorts)) if not self.structure.ancestors(k) & atoms}
+
+    def _reason(self, name: str, dim: int) -> str:
+        place = (name, dim)
+        if place in self.constraints:
+            nearest = nx.single_source_shortest_path_length(self.constraints, place)
+            reasons = [(n, v[1]) for v, n in nearest.items() if v[0] == "fixed"]
+            if reasons:
+                return str(min(reasons)[1])
+        return "units of this dimension are singled out one by one"
+
+    def summary(self) -> str:
+        """A table of groups, and of what stays fixed with the reasons counted."""
+        lines = [f"{len(self.groups)} groups, {sum(g.units for g in self.groups)} units move"]
+        for g in self.groups:
+            copies = f"{g.copies} x " if g.copies > 1 else ""
+            within = f" within {', '.join(g.within)}" if g.within else ""
+            lines.append(f"  {g.name:<40} {copies}{g.size}{within}, {len(g.members)} members")
+        reasons: dict[str, int] = {}
+        for f in self.fixed:
+            reasons[f.reason] = reasons.get(f.reason, 0) + 1
+        lines.append(f"{len(self.fixed)} parameter dimensions stay fixed")
+        lines += [f"  {count:>4}  {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
+        lines += [f"not understood, so fixed: {reason} ({where})" for where, reason in self.pinned]
+        return "\n".join(lines)
+
+    def explain(self, parameter: str, dim: int) -> str:
+        """Why a parameter's dimension moves with what it moves with, or why it is fixed."""
+        name = self.names.get(parameter, parameter)
+        if name not in self.structure.labels or not 0 <= dim < len(self.structure.shapes[name]):
+            near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
+            raise TraceError(f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}")
+        mine = [g for g in self.groups if (name, dim) in g.members]
+        lines = [f"{name} dimension {dim} ({self.structure.shapes[name][dim]} positions)"]
+        for g in mine:
+            lines.append(f"  moves with group {g.name} ({g.copies} x {g.size})")
+            for member in g.members:
+                lines += self._path((name, dim), member) if member != (name, dim) else []
+        if not mine:
+            reason = self._reason(name, dim)
+            lines.append(f"  is fixed: {reason}")
+            lines += self._path((name, dim), ("fixed", reason))
+        return "\n".join(lines)
+
+    def _path(self, a: Any, b: Any) -> list[str]:
+        if a not in self.constraints or b not in self.constraints or not nx.has_path(self.constraints, a, b):
+            return [f"  tied to {b[0]}:{b[1]}"]
+        path = nx.shortest_path(self.constraints, a, b)
+        steps = [str(self.constraints.edges[x, y]["where"]) for x, y in zip(path, path[1:], strict=False)]
+        return [f"  tied to {b[0]}:{b[1]}" if b[0] != "fixed" else "  by way of", *(f"      {s}" for s in steps)]
+
+    def identity(self) -> Transform:
+        """The transform that moves nothing."""
+        return identity(self.structure, self.names, self.atom_of)
+
+    def random_transform(self, seed: int = 0, groups: Sequence[str] | None = None) -> Transform:
+        """A random symmetry that moves every group, or those named."""
+        only = None if groups is None else [self.atom_of[g] for g in groups]
+        inner = random_inner(self.structure, np.random.default_rng(seed), only)
+        return replace(self.identity(), phi=self.structure.extend(inner))
+
+    def freeze(self, groups: Sequence[str]) -> ModelGraph:
+        """The same graph with these groups kept in place."""
+        frozen = self.structure.frozen | {self.atom_of[g] for g in groups}
+        return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
+
+
+def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
+    """For each atom the parameter dimensions that it moves, itself or through what follows it."""
+    above = [structure.ancestors(k) for k in range(len(structure.sorts))]
+    members: dict[int, list[Place]] = {k: [] for k in structure.atoms}
+    for name, dims in structure.labels.items():
+        for d, classes in enumerate(dims):
+            present = np.unique(structure.sort_of[classes]) if classes is not None else []
+            for k in set().union(*(above[i] for i in present if i >= 0)) & members.keys():
+                members[k].append((name, d))
+    return {k: tuple(v) for k, v in members.items()}
+
+
+def _base_name(members: Sequence[Place]) -> str:
+    """The module that produces the units: the owner of the first matrix whose rows they are."""
+    rows = [n for n, d in members if d == 0]
+    name = (rows or [members[0][0]])[0]
+    return name.rpartition(".")[0] or name
+
+
+def trace(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    strict: bool = False,
+    registry: Registry = RULES,
+) -> ModelGraph:
+    """Trace a model on example inputs and derive its symmetries.
+
+    The model may live on any device, ``meta`` included; its mode is restored. Choose batch and
+    sequence sizes that differ from channel counts. Raises TraceError where torch.export fails,
+    and, with ``strict``, where an operator has no rule (without it, what it touches is fixed).
+    """
+    program = export_program(model, args, kwargs)
+    u, parameters = propagate(program, registry)
+    if strict and u.pinned:
+        where = "\n".join(f"  {reason} ({place})" for place, reason in u.pinned)
+        raise TraceError(
+            f"{len(u.pinned)} operator calls have no rule:\n{where}\n"
+            "  Without strict=True all that they touch is fixed and reported. To do: state a rule for the operator."
+        )
+    return ModelGraph(program, build(u, parameters), tuple(u.links), tuple(u.pinned))

@@ -1,0 +1,168 @@
+"""Read a traced graph once, in order, and let every operator state its facts."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphmerge.axes import ANY, FIXED, RULES, Call, Registry, Universe, Value, Where, fixed_value
+from graphmerge.errors import TraceError
+from graphmerge.trace import Program
+from graphmerge.trace.program import module_path, shape_of
+
+
+class Reader:
+    """Walks the nodes of a graph; ``values`` holds what each node returned."""
+
+    def __init__(self, u: Universe, registry: Registry, prefix: str = "") -> None:
+        self.u = u
+        self.registry = registry
+        self.prefix = prefix
+        self.values: dict[fx.Node, Any] = {}
+
+    def read(self, graph: fx.GraphModule, placeholders: Mapping[str, Any]) -> Any:
+        """Read every node; returns what the graph returns."""
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = placeholders[node.name]
+            elif node.op == "get_attr":
+                self.values[node] = self._attribute(graph, node)
+            elif node.op == "output":
+                return self._resolve(node.args[0])
+            else:
+                self.u.where = Where(op_name(node.target), self.prefix + node.name, module_path(node))
+                self.values[node] = self._call(graph, node)
+        return None
+
+    def _attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
+        found: Any = graph
+        for part in str(node.target).split("."):
+            found = getattr(found, part)
+        return constant_value(node.name, found) if isinstance(found, torch.Tensor) else found
+
+    def _resolve(self, x: Any) -> Any:
+        return fx.map_arg(x, lambda n: self.values[n])
+
+    def _call(self, graph: fx.GraphModule, node: fx.Node) -> Any:
+        if node.target is operator.getitem:
+            source, index = self._resolve(node.args)
+            return source[index]
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            return self._enter(node)
+        outputs = [(f"{self.prefix}{node.name}", s) for s in shape_of(node)]
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return None  # arithmetic on sizes
+        call = Call(op_name(node.target), self._arguments(node), tuple(outputs), self.u)
+        result = self._apply(call, torch.Tag.pointwise in node.target.tags)
+        several = isinstance(node.meta.get("val"), list | tuple)
+        return self._with_gaps(node, result) if several else (result[0] if result else None)
+
+    def _with_gaps(self, node: fx.Node, result: Sequence[Value]) -> list[Value | None]:
+        """Results in the places of the tensors among what the node returns."""
+        values = iter(result)
+        return [next(values) if isinstance(v, torch.Tensor) else None for v in node.meta["val"]]
+
+    def _apply(self, call: Call, pointwise: bool) -> list[Value]:
+        result = self.registry.apply(call, pointwise)
+        if result is not None:
+            return result
+        reason = f"unknown operator {call.op}"
+        if any(v.rank for v in call.tensors()):
+            self.u.pin(reason)
+        return call.fix_all(reason)
+
+    def _arguments(self, node: fx.Node) -> dict[str, Any]:
+        """Arguments by schema name, defaults filled in."""
+        schema = node.target._schema  # type: ignore[union-attr]
+        given = self._resolve(node.args)
+        kwargs = self._resolve(node.kwargs)
+        named: dict[str, Any] = {}
+        for k, argument in enumerate(schema.arguments):
+            if k < len(given) and not argument.kwarg_only:
+                named[argument.name] = given[k]
+            elif argument.name in kwargs:
+                named[argument.name] = kwargs[argument.name]
+            else:
+                named[argument.name] = argument.default_value if argument.has_default_value() else None
+        return named
+
+    def _enter(self, node: fx.Node) -> Any:
+        """Read the subgraph of a higher-order operator that merely runs it (autocast, grad mode)."""
+        args = self._resolve(node.args)
+        bodies = [a for a in args if isinstance(a, fx.GraphModule)]
+        name = str(node.target)
+        if len(bodies) != 1 or not name.startswith("wrap_with"):
+            return self._fix_higher_order(node, args, name)
+        operands = args[args.index(bodies[0]) + 1 :]
+        inputs = [n.name for n in bodies[0].graph.nodes if n.op == "placeholder"]
+        inner = Reader(self.u, self.registry, f"{self.prefix}{node.name}/")
+        return inner.read(bodies[0], dict(zip(inputs, operands, strict=False)))
+
+    def _fix_higher_order(self, node: fx.Node, args: Sequence[Any], name: str) -> Any:
+        reason = f"unknown operator {name}"
+        self.u.pin(reason)
+        operands = [v for a in args for v in (a if isinstance(a, list | tuple) else [a]) if isinstance(v, Value)]
+        call = Call(name, {"operands": operands}, tuple((node.name, s) for s in shape_of(node)), self.u)
+        return call.fix_all(reason)
+
+
+def op_name(target: Any) -> str:
+    """``aten.linear`` for the overload ``aten::linear``."""
+    if isinstance(target, torch._ops.OpOverload):
+        return f"{target.namespace}.{target._schema.name.split('::')[1]}"
+    return getattr(target, "__name__", str(target))
+
+
+def constant_value(name: str, t: torch.Tensor) -> Value:
+    """A tensor that is no parameter: fixed along every dimension on which it is not uniform."""
+    if t.device.type == "meta" or t.numel() == 0:
+        return fixed_value(name, tuple(t.shape))
+    uniform = [bool((t == t.narrow(k, 0, 1)).all()) for k in range(t.ndim)]
+    return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
+
+
+def propagate(program: Program, registry: Registry = RULES) -> tuple[Universe, dict[str, Value]]:
+    """All facts of a traced model, and the labelled value of each parameter and moving buffer."""
+    u = Universe()
+    placeholders: dict[str, Any] = {}
+    parameters: dict[str, Value] = {}
+    for node_name, t in program.tensors.items():
+        if t.is_buffer and not t.dtype.is_floating_point:
+            placeholders[node_name] = fixed_value(t.name, t.shape)
+        else:
+            placeholders[node_name] = parameters[t.name] = Value(t.name, t.shape, None)
+    for node_name, t in program.constants.items():
+        placeholders[node_name] = constant_value(node_name, t)
+    meta = {n.name: n.meta.get("val") for n in program.graph.graph.nodes if n.op == "placeholder"}
+    for node_name in program.inputs:
+        placeholders[node_name] = _input(u, node_name, meta.get(node_name))
+    reader = Reader(u, registry)
+    result = reader.read(program.graph, {**dict.fromkeys(meta), **placeholders})
+    u.where = Where("output", "output", "")
+    _fix_outputs(u, result)
+    return u, parameters
+
+
+def _input(u: Universe, name: str, example: Any) -> Any:
+    if not isinstance(example, torch.Tensor):
+        return example
+    shape = tuple(example.shape)
+    if not all(isinstance(n, int) for n in shape):
+        raise TraceError(f"input {name} has a symbolic shape {shape}; graphmerge traces static shapes")
+    u.where = Where("input", name, "")
+    for axis, n in enumerate(shape):
+        if n > 1:
+            u.fix((name, axis), "input")
+    return fixed_value(name, shape)
+
+
+def _fix_outputs(u: Universe, result: Any) -> None:
+    for value in result if isinstance(result, list | tuple) else [result]:
+        if isinstance(value, Value):
+            call = Call("output", {"value": value}, (), u)
+            for axis in range(value.rank):
+                call.fix(value, axis, "output")

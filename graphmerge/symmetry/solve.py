@@ -1,0 +1,268 @@
+"""From the facts of a graph to its symmetry groups.
+
+The units of a graph with their ties are a relational structure, and its symmetries are the
+structure's automorphisms. They are found in four steps, none of which looks at an operator:
+
+1. units tied one to one are the same unit;
+2. *colour refinement* (Weisfeiler-Leman): two units keep the same colour as long as they were
+   marked alike and project to, and are projected onto by, units of the same colours. A colour
+   class that has more than one unit is a *sort*;
+3. two sorts that a projection pairs one to one are the same sort, as are two images of one sort
+   under projections with the same fibres; repeat until nothing changes;
+4. what remains is a forest of sorts. Units of one sort with the same images are interchangeable:
+   they are an *atom*, free under the symmetric group, once for each fibre over its parents
+   (heads; within each head its dimensions). A sort that its images determine moves with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from graphmerge.axes.units import IntArray, Universe
+
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+@dataclass(frozen=True)
+class Sort:
+    """Interchangeable or jointly moving units.
+
+    ``units`` [n] are classes of units; ``images`` [k, n] where each projects to, in sorts
+    ``parents`` [k]. ``order`` is the number of fibres; an atom has ``size`` > 1 units in each,
+    and its units lie fibre by fibre: ``units.reshape(order, size)``.
+    """
+
+    units: IntArray
+    parents: tuple[int, ...]
+    images: IntArray
+    size: int
+
+    @property
+    def order(self) -> int:
+        return len(self.units) // self.size
+
+
+@dataclass(frozen=True)
+class Solution:
+    """``classes`` [unit] maps units to classes; ``sorts`` stand parents first."""
+
+    classes: IntArray
+    sorts: tuple[Sort, ...]
+    sort_of: IntArray
+
+
+def solve(u: Universe, marks: Sequence[IntArray] = ()) -> Solution:
+    """Find all sorts of interchangeable units; ``marks`` single out units beside those of ``u``."""
+    unions, maps = _statements(u)
+    marks = [*u.marks, *marks]
+    while True:
+        classes, count = _components(u.count, unions)
+        edges = _edges(classes, maps)
+        fixed = _fixed_classes(classes, maps)
+        colours = _refine(_first_colours(classes, count, marks, fixed), edges)
+        groups = _large(colours)
+        more = list(_coincidences(groups, edges))
+        if not more:
+            return Solution(classes, *_forest(groups, edges, count))
+        unions = [*unions, *_as_units(more, classes)]
+
+
+def _statements(u: Universe) -> tuple[list[tuple[IntArray, IntArray]], list[tuple[IntArray, IntArray]]]:
+    """Ties that pair units one to one, and those that project many onto one."""
+    unions: list[tuple[IntArray, IntArray]] = []
+    maps: list[tuple[IntArray, IntArray]] = []
+    spare = u.count
+    for a, b in u.ties:
+        pairs = np.unique(np.stack([a, b]), axis=1) if _repeated(a) or _repeated(b) else np.stack([a, b])
+        a, b = pairs
+        a_once, b_once = not _repeated(a), not _repeated(b)
+        if a_once and b_once and a.min(initial=0) >= 0 and b.min(initial=0) >= 0:
+            unions.append((a, b))
+        elif a_once and a.min(initial=0) >= 0:
+            maps.append((a, b))
+        elif b_once and b.min(initial=0) >= 0:
+            maps.append((b, a))
+        else:  # neither follows the other: both follow what connects them
+            common, spare = _connect(a, b, spare)
+            for side in (a, b):
+                moving = side >= 0
+                maps += [(side[moving], common[moving]), (common[~moving], side[~moving])]
+    u.count = spare
+    return unions, maps
+
+
+def _repeated(x: IntArray) -> bool:
+    if x.size < 2 or bool((np.diff(x) > 0).all()):
+        return False
+    return np.unique(x).size < x.size
+
+
+def _connect(a: IntArray, b: IntArray, spare: int) -> tuple[IntArray, int]:
+    """New units, one for each connected component of the pairs (a, b)."""
+    both, index = np.unique(np.concatenate([a, b]), return_inverse=True)
+    ones = np.ones(len(a), dtype=np.int8)
+    graph = coo_array((ones, (index[: len(a)], index[len(a) :])), shape=(both.size, both.size))
+    count, component = connected_components(graph, directed=False)
+    return spare + component[index[: len(a)]].astype(np.int64), spare + int(count)
+
+
+def _components(count: int, unions: Sequence[tuple[IntArray, IntArray]]) -> tuple[IntArray, int]:
+    a = np.concatenate([x for x, _ in unions] or [np.zeros(0, np.int64)])
+    b = np.concatenate([y for _, y in unions] or [np.zeros(0, np.int64)])
+    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
+    number, classes = connected_components(graph, directed=False)
+    return classes.astype(np.int64), int(number)
+
+
+Edges = tuple[IntArray, IntArray, IntArray]
+"""Projections as (tag [e], class [e], image class [e]); fixed images have tags of their own."""
+
+
+def _edges(classes: IntArray, maps: Sequence[tuple[IntArray, IntArray]]) -> Edges:
+    rows = []
+    for tag, (a, b) in enumerate(maps):
+        moving = b >= 0
+        if moving.any():
+            rows.append(np.stack([np.full(moving.sum(), tag), classes[a[moving]], classes[b[moving]]]))
+    if not rows:
+        return (np.zeros(0, np.int64),) * 3
+    every = np.unique(np.concatenate(rows, axis=1), axis=1)
+    every = every[:, every[1] != every[2]]
+    return every[0], every[1], every[2]
+
+
+def _fixed_classes(classes: IntArray, maps: Sequence[tuple[IntArray, IntArray]]) -> list[tuple[IntArray, IntArray]]:
+    """Classes with a fixed coordinate, and which: (class [k], coordinate [k]) per statement."""
+    return [(classes[a[b < 0]], b[b < 0]) for a, b in maps if (b < 0).any()]
+
+
+def _hash(x: IntArray | np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+    """splitmix64, element by element."""
+    z = x.astype(np.uint64) + _MIX[0]
+    z = (z ^ (z >> np.uint64(30))) * _MIX[1]
+    z = (z ^ (z >> np.uint64(27))) * _MIX[2]
+    return z ^ (z >> np.uint64(31))
+
+
+def _first_colours(
+    classes: IntArray, count: int, marks: Sequence[IntArray], fixed: Sequence[tuple[IntArray, IntArray]]
+) -> IntArray:
+    """Colours by the marks a class bears and the fixed coordinates it lies on."""
+    total = np.zeros(count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for k, ids in enumerate(marks):
+            np.add.at(total, classes[ids], _hash(np.array([2 * k + 1])))
+        for k, (ids, coordinate) in enumerate(fixed):
+            pairs = np.unique(np.stack([ids, coordinate]), axis=1)
+            np.add.at(total, pairs[0], _hash(_hash(np.array([2 * k])) + _hash(-pairs[1])))
+    return np.unique(total, return_inverse=True)[1].astype(np.int64)
+
+
+def _refine(colours: IntArray, edges: Edges) -> IntArray:
+    """Colour refinement to its fixed point."""
+    tag, a, b = edges
+    out_tag, in_tag = _hash(2 * tag), _hash(2 * tag + 1)
+    by_a, by_b = np.argsort(a, kind="stable"), np.argsort(b, kind="stable")
+    count = colours.max(initial=-1) + 1
+    while True:
+        with np.errstate(over="ignore"):
+            mixed = _hash(_hash(colours))
+            _add_at(mixed, a, _hash(out_tag + _hash(colours[b])), by_a)
+            _add_at(mixed, b, _hash(in_tag + _hash(colours[a])), by_b)
+        colours = np.unique(mixed, return_inverse=True)[1].astype(np.int64)
+        if colours.max(initial=-1) + 1 == count:
+            return colours
+        count = colours.max(initial=-1) + 1
+
+
+def _add_at(total: np.ndarray, index: IntArray, values: np.ndarray, order: IntArray) -> None:  # type: ignore[type-arg]
+    """``total[index] += values``, with ``order`` sorting ``index``."""
+    if index.size:
+        where, start = np.unique(index[order], return_index=True)
+        total[where] += np.add.reduceat(values[order], start)
+
+
+def _large(colours: IntArray) -> list[IntArray]:
+    """Colour classes of more than one member, each in increasing order, ordered by first member."""
+    order = np.argsort(colours, kind="stable")
+    cuts = np.flatnonzero(np.diff(colours[order])) + 1
+    found = [g for g in np.split(order, cuts) if len(g) > 1]
+    return sorted(found, key=lambda g: int(g[0]))
+
+
+def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, dict[int, IntArray]]:
+    """For each group its projections to other groups: image of each member, by statement."""
+    tag, a, b = edges
+    size = int(max((g.max() for g in groups), default=-1)) + 1
+    owner = np.full(max(size, int(a.max(initial=-1)) + 1, int(b.max(initial=-1)) + 1), -1, dtype=np.int64)
+    place = np.zeros_like(owner)
+    for k, g in enumerate(groups):
+        owner[g], place[g] = k, np.arange(len(g))
+    keep = (owner[a] >= 0) & (owner[b] >= 0)
+    tag, a, b = tag[keep], a[keep], b[keep]
+    order = np.lexsort((place[a], tag, owner[a]))
+    tag, a, b = tag[order], a[order], b[order]
+    key = np.stack([owner[a], tag])
+    cuts = np.flatnonzero((np.diff(key, axis=1) != 0).any(axis=0)) + 1
+    found: dict[int, dict[int, IntArray]] = {}
+    for part in np.split(np.arange(len(a)), cuts) if len(a) else []:
+        k, group = int(owner[a[part[0]]]), groups[int(owner[a[part[0]]])]
+        if len(part) == len(group):  # one image each; several images occur only in irregular structures
+            found.setdefault(k, {})[int(tag[part[0]])] = b[part]
+    return found
+
+
+def _coincidences(groups: Sequence[IntArray], edges: Edges) -> Iterator[tuple[IntArray, IntArray]]:
+    """Pairs of groups that must move as one."""
+    for k, maps in _maps_of(groups, edges).items():
+        seen: dict[bytes, IntArray] = {}
+        for image in maps.values():
+            targets, fibre = np.unique(image, return_inverse=True)
+            if len(targets) == len(groups[k]):
+                yield groups[k], image
+                continue
+            first = np.unique(fibre, return_index=True)[1]
+            key = np.argsort(np.argsort(first))[fibre].astype(np.int64).tobytes()
+            other = seen.setdefault(key, image)
+            if not np.array_equal(other, image):
+                yield other, image
+
+
+def _as_units(pairs: Sequence[tuple[IntArray, IntArray]], classes: IntArray) -> list[tuple[IntArray, IntArray]]:
+    """Pairs of classes as pairs of units."""
+    some_unit = np.zeros(int(classes.max(initial=-1)) + 1, dtype=np.int64)
+    some_unit[classes] = np.arange(len(classes))
+    return [(some_unit[a], some_unit[b]) for a, b in pairs]
+
+
+def _forest(groups: Sequence[IntArray], edges: Edges, count: int) -> tuple[tuple[Sort, ...], IntArray]:
+    """Sorts with parents first, and the sort of each class (-1: it never moves)."""
+    maps = _maps_of(groups, edges)
+    owner = np.full(count, -1, dtype=np.int64)
+    ordered = sorted(range(len(groups)), key=lambda k: (len(groups[k]), int(groups[k][0])))
+    sorts = []
+    for number, k in enumerate(ordered):
+        images = _distinct(maps.get(k, {}))
+        sorts.append(_sort(groups[k], images, owner))
+        owner[groups[k]] = number
+    return tuple(sorts), owner
+
+
+def _distinct(maps: Mapping[int, IntArray]) -> list[IntArray]:
+    return list({m.tobytes(): m for m in maps.values()}.values())
+
+
+def _sort(group: IntArray, images: Sequence[IntArray], owner: IntArray) -> Sort:
+    """Order a group fibre by fibre and count the units in each fibre."""
+    if not images:
+        return Sort(group, (), np.zeros((0, len(group)), np.int64), len(group))
+    table = np.stack(images)
+    _, fibre, sizes = np.unique(table, axis=1, return_inverse=True, return_counts=True)
+    order = np.argsort(fibre.ravel(), kind="stable")
+    parents = tuple(int(owner[row[0]]) for row in table)
+    return Sort(group[order], parents, table[:, order], int(sizes[0]))

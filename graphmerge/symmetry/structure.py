@@ -1,0 +1,211 @@
+"""The symmetries of a set of labelled parameters, and how a symmetry moves them.
+
+A symmetry is given by where each unit of each atom goes; sorts that their images determine follow.
+Every parameter dimension knows the class of the unit at each of its positions, so a symmetry
+becomes an index per dimension: the k-th position of a class goes to the k-th position of its image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from graphmerge.axes.units import IntArray, Universe, Value, Whole
+from graphmerge.symmetry.solve import Solution, Sort, solve
+
+
+@dataclass(frozen=True)
+class Structure:
+    """``labels[name][dim]``: class of the unit at each position (None: the dimension never moves).
+
+    ``atoms`` are the sorts that move freely, ``frozen`` those found irregular and kept in place.
+    """
+
+    sorts: tuple[Sort, ...]
+    sort_of: IntArray
+    labels: Mapping[str, tuple[IntArray | None, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+    frozen: frozenset[int]
+
+    @property
+    def atoms(self) -> tuple[int, ...]:
+        return tuple(k for k, s in enumerate(self.sorts) if s.size > 1 and k not in self.frozen)
+
+    def ancestors(self, k: int) -> set[int]:
+        """The sort itself and all that it projects to."""
+        found = {k}
+        for p in self.sorts[k].parents:
+            found |= self.ancestors(p)
+        return found
+
+    def fibres(self, k: int, phi: IntArray) -> IntArray | None:
+        """Where each fibre of sort ``k`` goes when its images move by ``phi``; None if nowhere."""
+        sort = self.sorts[k]
+        if not sort.parents:
+            return np.zeros(1, dtype=np.int64)
+        here = sort.images[:, :: sort.size]
+        return _find_columns(here, phi[here])
+
+    def extend(self, inner: Mapping[int, IntArray]) -> IntArray:
+        """The permutation of all classes [class] for orders ``inner[atom]`` [fibre, position]."""
+        phi = np.arange(len(self.sort_of))
+        for k, sort in enumerate(self.sorts):
+            to = self.fibres(k, phi)
+            if to is None:
+                raise IrregularError(k)
+            places = inner.get(k, np.arange(sort.size)[None])
+            phi[sort.units] = sort.units[(to[:, None] * sort.size + places).ravel()]
+        return phi
+
+    def targets(self, k: int, phi: IntArray) -> IntArray:
+        """Where each unit of sort ``k`` goes, as a position in the sort [n]."""
+        units = self.sorts[k].units
+        order = np.argsort(units)
+        return order[np.searchsorted(units[order], phi[units])]
+
+    def moved(self, name: str, phi: IntArray) -> tuple[int, ...]:
+        """The dimensions of a tensor that ``phi`` moves."""
+        return tuple(d for d, x in enumerate(self.labels[name]) if x is not None and (phi[x] != x).any())
+
+    def sources(self, name: str, phi: IntArray) -> dict[int, IntArray]:
+        """For each dimension that moves, the position from which each position is filled.
+
+        The arrays broadcast against each other: an order that varies along another dimension (a
+        fibre inside one tensor) gives an array that varies along it too.
+        """
+        found: dict[int, IntArray] = {}
+        for d in sorted(self.moved(name, phi), key=lambda d: self._extents(name, d)):
+            classes = self.labels[name][d]
+            assert classes is not None
+            before = phi[classes]
+            for e, source in found.items():  # rows come from where the outer dimension comes from
+                if classes.shape[e] > 1:
+                    before = np.take_along_axis(before, np.broadcast_to(source, _like(classes, e)), e)
+            found[d] = _matching(before, classes, d)
+        return found
+
+    def _extents(self, name: str, d: int) -> int:
+        classes = self.labels[name][d]
+        return 0 if classes is None else sum(n > 1 for n in classes.shape)
+
+
+class IrregularError(Exception):
+    """A sort whose fibres have nowhere to go under a candidate symmetry."""
+
+    def __init__(self, sort: int) -> None:
+        super().__init__(sort)
+        self.sort = sort
+
+
+def _like(classes: IntArray, axis: int) -> tuple[int, ...]:
+    return tuple(n if k != axis else classes.shape[axis] for k, n in enumerate(classes.shape))
+
+
+def _matching(before: IntArray, after: IntArray, axis: int) -> IntArray:
+    """For each position of ``after`` along ``axis`` the position in ``before`` of the same class.
+
+    Where a class stands at several positions, the k-th matches the k-th.
+    """
+    a = np.argsort(before, axis=axis, kind="stable")
+    b = np.argsort(after, axis=axis, kind="stable")
+    index = np.empty_like(a)
+    np.put_along_axis(index, b, a, axis)
+    return index
+
+
+def _find_columns(table: IntArray, wanted: IntArray) -> IntArray | None:
+    """For each column of ``wanted`` its place among the (distinct) columns of ``table``."""
+    n = table.shape[1]
+    _, code = np.unique(np.concatenate([table, wanted], axis=1), axis=1, return_inverse=True)
+    code = code.ravel()
+    order = np.argsort(code[:n])
+    place = np.searchsorted(code[:n][order], code[n:])
+    if (place >= n).any() or (code[:n][order][np.minimum(place, n - 1)] != code[n:]).any():
+        return None
+    return order[place]
+
+
+def apply(state: Mapping[str, torch.Tensor], sources: Mapping[str, Mapping[int, IntArray]]) -> dict[str, torch.Tensor]:
+    """Move the positions of every tensor; those without sources are returned as they are."""
+    return {name: reorder(t, sources[name]) if sources.get(name) else t for name, t in state.items()}
+
+
+def reorder(t: torch.Tensor, sources: Mapping[int, IntArray]) -> torch.Tensor:
+    """``t`` filled position by position from ``sources`` (dimension -> positions, broadcasting)."""
+    if all(max(s.shape) == s.size for s in sources.values()):
+        for d, s in sources.items():
+            t = t.index_select(d, torch.from_numpy(np.ascontiguousarray(s.ravel())).to(t.device))
+        return t
+    index = []
+    for d in range(t.ndim):
+        shape = [1] * t.ndim
+        shape[d] = t.shape[d]
+        place = sources.get(d, np.arange(t.shape[d]).reshape(shape))
+        index.append(torch.from_numpy(np.ascontiguousarray(place)).to(t.device))
+    return t[tuple(index)]
+
+
+def random_inner(structure: Structure, rng: np.random.Generator, only: Sequence[int] | None = None) -> dict[int, IntArray]:
+    """Random orders for every atom (or those of ``only``), each different from the identity."""
+    inner = {}
+    for k in structure.atoms if only is None else only:
+        sort = structure.sorts[k]
+        rows = np.stack([rng.permutation(sort.size) for _ in range(sort.order)])
+        for row in rows:
+            if (row == np.arange(sort.size)).all():
+                row[:] = np.roll(row, 1)
+        inner[k] = rows
+    return inner
+
+
+def build(u: Universe, parameters: Mapping[str, Value]) -> Structure:
+    """Solve the facts of ``u`` for the symmetries of ``parameters``."""
+    arrays = {(n, d): x for n, v in parameters.items() for d, x in enumerate(v.labels or ()) if not isinstance(x, Whole)}
+    solution = solve(u, [np.unique(x) for x in arrays.values()])
+    labels = {
+        n: tuple(solution.classes[arrays[n, d]] if (n, d) in arrays else None for d in range(v.rank))
+        for n, v in parameters.items()
+    }
+    structure = _prune(solution, labels, {n: v.shape for n, v in parameters.items()})
+    return _freeze_irregular(structure)
+
+
+def _prune(
+    solution: Solution, labels: Mapping[str, tuple[IntArray | None, ...]], shapes: Mapping[str, tuple[int, ...]]
+) -> Structure:
+    """Keep the sorts that parameters bear or that those project to."""
+    movable = solution.sort_of
+    kept: set[int] = set()
+    todo = {int(k) for x in labels.values() for y in x if y is not None for k in np.unique(movable[y]) if k >= 0}
+    while todo:
+        k = todo.pop()
+        kept.add(k)
+        todo |= set(solution.sorts[k].parents) - kept
+    renumber = {k: i for i, k in enumerate(sorted(kept))}
+    sorts = tuple(
+        Sort(s.units, tuple(renumber[p] for p in s.parents), s.images, s.size)
+        for k, s in enumerate(solution.sorts)
+        if k in kept
+    )
+    table = np.array([renumber.get(k, -1) for k in range(len(solution.sorts))] + [-1], dtype=np.int64)
+    movable = table[movable]
+    moving = {n: tuple(y if y is not None and (movable[y] >= 0).any() else None for y in x) for n, x in labels.items()}
+    return Structure(sorts, movable, moving, shapes, frozenset())
+
+
+def _freeze_irregular(structure: Structure) -> Structure:
+    """Freeze the atoms above any sort that does not follow a random symmetry."""
+    rng = np.random.default_rng(0)
+    while True:
+        try:
+            structure.extend(random_inner(structure, rng))
+        except IrregularError as error:
+            above = frozenset(structure.ancestors(error.sort)) & frozenset(structure.atoms)
+            structure = Structure(
+                structure.sorts, structure.sort_of, structure.labels, structure.shapes, structure.frozen | above
+            )
+        else:
+            return structure

@@ -1,0 +1,129 @@
+"""torch.export, decomposed to operators that have a rule and kept whole where one says more.
+
+The keep table leaves composites such as linear, attention and LSTM as one node: their meaning is
+in their name, and core ATen would unroll them into views that say less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from graphmerge.errors import TraceError
+from graphmerge.trace.program import Program, Tensor
+
+KEEP = (
+    "linear", "scaled_dot_product_attention", "layer_norm", "group_norm", "instance_norm", "rms_norm",
+    "conv1d", "conv1d.padding", "conv2d", "conv2d.padding", "conv3d", "conv3d.padding", "conv_transpose1d",
+    "conv_transpose2d.input", "conv_transpose3d.input", "lstm.input", "gru.input", "rnn_tanh.input",
+    "rnn_relu.input", "matmul", "einsum", "embedding", "embedding_bag.padding_idx", "pixel_shuffle",
+    "pixel_unshuffle", "channel_shuffle", "gelu", "silu", "hardswish", "hardsigmoid", "mish", "softplus", "elu",
+    "leaky_relu", "glu", "softmax.int", "dropout", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d",
+    "upsample_bilinear2d.vec", "upsample_nearest2d.vec", "_grouped_mm", "prelu", "roll", "flip", "bilinear",
+)  # fmt: skip
+"""Composites that torch.export must not take apart."""
+
+
+def _overload(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+
+def keep_table() -> dict[Any, Callable[..., Any]]:
+    """torch's default decompositions less those of ``KEEP``."""
+    table: Any = torch.export.default_decompositions()
+    for name in KEEP:
+        table.pop(_overload(name), None)
+    return dict(table)
+
+
+@contextlib.contextmanager
+def _quiet_eval(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own mode restored after; torch's chatter silenced."""
+    modes = {m: m.training for m in model.modules()}
+    level = logging.getLogger("torch").level
+    try:
+        model.eval()
+        logging.getLogger("torch").setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch").setLevel(level)
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def export_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Program:
+    """Trace ``model`` in evaluation mode on example inputs, on whatever device it lives.
+
+    Raises TraceError with torch's reason and the source line where the model cannot be exported.
+    """
+    args, kwargs = tuple(args), dict(kwargs or {})
+    with _quiet_eval(model):
+        try:
+            program = torch.export.export(model, args, kwargs, strict=False).run_decompositions(keep_table())
+        except Exception as error:
+            raise _refusal(model, error) from error
+    return _program(model, program, (args, kwargs))
+
+
+def _refusal(model: nn.Module, error: Exception) -> TraceError:
+    """torch.export's own reason, and the deepest source line that is not torch's."""
+    torch_root = torch.__path__[0]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(torch_root)]
+    outside = [f for f in frames if "graphmerge" not in f.filename]
+    place = f"{outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line}" if outside else "inside torch.export"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    return TraceError(
+        f"{type(model).__name__} cannot be traced by torch.export: {reason}\n"
+        f"  at {place}\n"
+        "  Expected: a forward pass whose control flow does not depend on tensor values, with inputs and"
+        " outputs made of tensors.\n"
+        "  To do: rewrite that line with torch.where or torch.cond, turn caches off (use_cache=False), or"
+        " trace a submodule."
+    )
+
+
+def _program(model: nn.Module, program: ExportedProgram, example: Any) -> Program:
+    state = program.state_dict
+    aliases = _aliases(model)
+    tensors: dict[str, Tensor] = {}
+    constants: dict[str, torch.Tensor] = {}
+    inputs: dict[str, str] = {}
+    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
+    for spec in program.graph_signature.input_specs:
+        name, target = spec.arg.name, spec.target
+        persistent = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
+        if persistent and target is not None:
+            t = state[target]
+            names = (target, *(a for a in aliases.get(target, ()) if a != target))
+            tensors[name] = Tensor(names, tuple(t.shape), t.dtype, spec.kind is InputKind.BUFFER)
+        elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR) and target is not None:
+            constants[name] = program.constants[target]
+        else:
+            inputs[name] = name
+    read = {n for p, t in tensors.items() if p in used for n in t.names}
+    unused = tuple(n for n in model.state_dict() if n not in read)
+    live = {p: t for p, t in tensors.items() if p in used}
+    return Program(program.graph_module, live, constants, inputs, unused, example)
+
+
+def _aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """For each state dict name all names of the same storage (tied weights)."""
+    groups: dict[object, list[str]] = {}
+    for name, t in model.state_dict(keep_vars=True).items():
+        meta = t.device.type == "meta" or t.numel() == 0
+        key = id(t) if meta else (t.data_ptr(), t.storage_offset(), tuple(t.shape), t.stride(), t.dtype)
+        groups.setdefault(key, []).append(name)
+    return {n: tuple(names) for names in groups.values() for n in names}

@@ -1,0 +1,54 @@
+"""A traced model: its fx graph, and what each placeholder of the graph is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A parameter or buffer: every name it has in the state dict, the one the graph uses first."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    is_buffer: bool
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A functional graph of ATen operators with static shapes.
+
+    ``tensors`` maps placeholders to the parameters and persistent buffers they stand for,
+    ``constants`` to tensors that are no part of the state dict, ``inputs`` to the names of the
+    model's inputs. ``unused`` are state dict entries that the graph never reads.
+    """
+
+    graph: fx.GraphModule
+    tensors: Mapping[str, Tensor]
+    constants: Mapping[str, torch.Tensor]
+    inputs: Mapping[str, str]
+    unused: tuple[str, ...]
+    example: tuple[tuple[object, ...], Mapping[str, object]]
+
+
+def module_path(node: fx.Node) -> str:
+    """The module whose forward made this node, such as ``layer1.0.conv1``; empty at the top."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values() if isinstance(path, str)]
+    return paths[-1].removeprefix("L['self'].").removeprefix("L['self']") if paths else ""
+
+
+def shape_of(node: fx.Node) -> list[tuple[int, ...]]:
+    """Shapes of the tensors that a node returns."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    return [tuple(int(n) for n in v.shape) for v in values if isinstance(v, torch.Tensor)]
