@@ -11,9 +11,9 @@ import networkx as nx
 import numpy as np
 from torch import nn
 
-from graphmerge.axes import RULES, Link, Registry, Where
-from graphmerge.errors import TraceError
-from graphmerge.symmetry.propagate import propagate
+from graphmerge.axes import RULES, Registry, Where
+from graphmerge.errors import TraceError, UsageError
+from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
 from graphmerge.trace import Program, export_program
@@ -58,8 +58,12 @@ class ModelGraph:
 
     program: Program
     structure: Structure
-    links: Sequence[Link]
-    pinned: Sequence[tuple[Where, str]]
+    facts: Facts
+
+    @property
+    def pinned(self) -> Sequence[tuple[Where, str]]:
+        """Operator calls without a rule: all that they touch is fixed."""
+        return self.facts.universe.pinned
 
     @cached_property
     def groups(self) -> tuple[SymmetryGroup, ...]:
@@ -100,7 +104,7 @@ class ModelGraph:
     def constraints(self) -> nx.Graph[Any]:
         """Facts as a graph: nodes are (tensor, dimension) pairs and ("fixed", reason) pairs."""
         graph: nx.Graph[Any] = nx.Graph()
-        for link in self.links:
+        for link in self.facts.universe.links:
             b = link.b if link.b is not None else ("fixed", f"{link.reason} ({link.where})")
             if not graph.has_edge(link.a, b):
                 graph.add_edge(link.a, b, where=link.where)
@@ -159,30 +163,42 @@ class ModelGraph:
         lines += [f"not understood, so fixed: {reason} ({where})" for where, reason in self.pinned]
         return "\n".join(lines)
 
-    def explain(self, parameter: str, dim: int) -> str:
-        """Why a parameter's dimension moves with what it moves with, or why it is fixed."""
+    def explain(self, parameter: str, dim: int, to: Place | None = None) -> str:
+        """Why a parameter's dimension moves with what it moves with, or why it is fixed.
+
+        ``to`` asks for the chain of operators to one other (parameter, dimension).
+        """
+        place = self._place(parameter, dim)
+        lines = [f"{place[0]} dimension {dim} ({self.structure.shapes[place[0]][dim]} positions)"]
+        if to is not None:
+            other = self._place(*to)
+            return "\n".join([*lines, f"  to {other[0]} dimension {other[1]}:", *self._path(place, other)])
+        mine = [g for g in self.groups if place in g.members]
+        for g in mine:
+            copies = f"{g.copies} x " if g.copies > 1 else ""
+            lines.append(f"  moves with group {g.name} ({copies}{g.size} units), together with")
+            for member in [m for m in g.members if m != place]:
+                last = self._path(place, member)[-1].strip()
+                lines.append(f"    {member[0]} dimension {member[1]}, by {last}")
+        if not mine:
+            reason = self._reason(*place)
+            lines += [f"  is fixed: {reason}", *self._path(place, ("fixed", reason))]
+        return "\n".join(lines)
+
+    def _place(self, parameter: str, dim: int) -> Place:
         name = self.names.get(parameter, parameter)
         if name not in self.structure.labels or not 0 <= dim < len(self.structure.shapes[name]):
             near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
-            raise TraceError(f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}")
-        mine = [g for g in self.groups if (name, dim) in g.members]
-        lines = [f"{name} dimension {dim} ({self.structure.shapes[name][dim]} positions)"]
-        for g in mine:
-            lines.append(f"  moves with group {g.name} ({g.copies} x {g.size})")
-            for member in g.members:
-                lines += self._path((name, dim), member) if member != (name, dim) else []
-        if not mine:
-            reason = self._reason(name, dim)
-            lines.append(f"  is fixed: {reason}")
-            lines += self._path((name, dim), ("fixed", reason))
-        return "\n".join(lines)
+            raise UsageError(f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}")
+        return (name, dim)
 
     def _path(self, a: Any, b: Any) -> list[str]:
-        if a not in self.constraints or b not in self.constraints or not nx.has_path(self.constraints, a, b):
-            return [f"  tied to {b[0]}:{b[1]}"]
-        path = nx.shortest_path(self.constraints, a, b)
-        steps = [str(self.constraints.edges[x, y]["where"]) for x, y in zip(path, path[1:], strict=False)]
-        return [f"  tied to {b[0]}:{b[1]}" if b[0] != "fixed" else "  by way of", *(f"      {s}" for s in steps)]
+        """The operators on a shortest path between two nodes of the constraint graph."""
+        graph = self.constraints
+        if a not in graph or b not in graph or not nx.has_path(graph, a, b):
+            return ["    (no single chain of operators)"]
+        path = nx.shortest_path(graph, a, b)
+        return [f"    {graph.edges[x, y]['where']}" for x, y in zip(path, path[1:], strict=False)]
 
     def identity(self) -> Transform:
         """The transform that moves nothing."""
@@ -234,11 +250,12 @@ def trace(
     and, with ``strict``, where an operator has no rule (without it, what it touches is fixed).
     """
     program = export_program(model, args, kwargs)
-    u, parameters = propagate(program, registry)
-    if strict and u.pinned:
-        where = "\n".join(f"  {reason} ({place})" for place, reason in u.pinned)
+    facts = propagate(program, registry)
+    pinned = facts.universe.pinned
+    if strict and pinned:
+        rows = "\n".join(f"  {reason} ({place})" for place, reason in pinned)
         raise TraceError(
-            f"{len(u.pinned)} operator calls have no rule:\n{where}\n"
+            f"{len(pinned)} operator calls have no rule:\n{rows}\n"
             "  Without strict=True all that they touch is fixed and reported. To do: state a rule for the operator."
         )
-    return ModelGraph(program, build(u, parameters), tuple(u.links), tuple(u.pinned))
+    return ModelGraph(program, build(facts.universe, facts.parameters), facts)

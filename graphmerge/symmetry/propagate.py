@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -125,8 +126,21 @@ def constant_value(name: str, t: torch.Tensor) -> Value:
     return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
 
 
-def propagate(program: Program, registry: Registry = RULES) -> tuple[Universe, dict[str, Value]]:
-    """All facts of a traced model, and the labelled value of each parameter and moving buffer."""
+@dataclass(frozen=True)
+class Facts:
+    """What the operators of a graph stated.
+
+    ``parameters`` are the labelled parameters and moving buffers, ``values`` what every node of
+    the graph returned.
+    """
+
+    universe: Universe
+    parameters: Mapping[str, Value]
+    values: Mapping[str, Value]
+
+
+def propagate(program: Program, registry: Registry = RULES) -> Facts:
+    """Read a traced model."""
     u = Universe()
     placeholders: dict[str, Any] = {}
     parameters: dict[str, Value] = {}
@@ -144,7 +158,8 @@ def propagate(program: Program, registry: Registry = RULES) -> tuple[Universe, d
     result = reader.read(program.graph, {**dict.fromkeys(meta), **placeholders})
     u.where = Where("output", "output", "")
     _fix_outputs(u, result)
-    return u, parameters
+    values = {n.name: v for n, v in reader.values.items() if isinstance(v, Value) and n.op == "call_function"}
+    return Facts(u, parameters, values)
 
 
 def _input(u: Universe, name: str, example: Any) -> Any:

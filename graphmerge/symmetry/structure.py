@@ -8,7 +8,7 @@ becomes an index per dimension: the k-th position of a class goes to the k-th po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ class Structure:
     """``labels[name][dim]``: class of the unit at each position (None: the dimension never moves).
 
     ``atoms`` are the sorts that move freely, ``frozen`` those found irregular and kept in place.
+    ``classes`` [unit] is the class of every unit that the facts speak of.
     """
 
     sorts: tuple[Sort, ...]
@@ -29,6 +30,15 @@ class Structure:
     labels: Mapping[str, tuple[IntArray | None, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     frozen: frozenset[int]
+    classes: IntArray
+
+    def label(self, values: Mapping[str, Value]) -> Structure:
+        """The same symmetries, for other labelled tensors of the graph (activations)."""
+        labels = {}
+        for name, v in values.items():
+            arrays = [None if isinstance(x, Whole) else self.classes[x] for x in v.labels or ()]
+            labels[name] = tuple(x if x is not None and (self.sort_of[x] >= 0).any() else None for x in arrays)
+        return replace(self, labels=labels, shapes={n: v.shape for n, v in values.items()})
 
     @property
     def atoms(self) -> tuple[int, ...]:
@@ -193,7 +203,7 @@ def _prune(
     table = np.array([renumber.get(k, -1) for k in range(len(solution.sorts))] + [-1], dtype=np.int64)
     movable = table[movable]
     moving = {n: tuple(y if y is not None and (movable[y] >= 0).any() else None for y in x) for n, x in labels.items()}
-    return Structure(sorts, movable, moving, shapes, frozenset())
+    return Structure(sorts, movable, moving, shapes, frozenset(), solution.classes)
 
 
 def _freeze_irregular(structure: Structure) -> Structure:
@@ -204,8 +214,6 @@ def _freeze_irregular(structure: Structure) -> Structure:
             structure.extend(random_inner(structure, rng))
         except IrregularError as error:
             above = frozenset(structure.ancestors(error.sort)) & frozenset(structure.atoms)
-            structure = Structure(
-                structure.sorts, structure.sort_of, structure.labels, structure.shapes, structure.frozen | above
-            )
+            structure = replace(structure, frozen=structure.frozen | above)
         else:
             return structure

@@ -1,0 +1,264 @@
+"""Activation similarity: correlations of units over data, streamed through the traced graph.
+
+Both models run side by side, node by node, and every value that carries a group is correlated
+where it arises and then dropped: no activations are kept. All sites of a group are summed.
+Source: Git Re-Basin section 3.1, with Pearson correlation as in REPAIR, Jordan et al. 2022, arXiv 2211.08403.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from graphmerge.axes.units import IntArray
+from graphmerge.errors import InputError
+from graphmerge.match.layout import Site
+from graphmerge.symmetry import ModelGraph, Transform, trace
+from graphmerge.symmetry.propagate import op_name
+from graphmerge.symmetry.structure import Structure
+
+State = Mapping[str, torch.Tensor]
+
+_MOVES_ONLY = {
+    f"aten.{n}"
+    for n in (
+        "view", "_unsafe_view", "reshape", "permute", "transpose", "unsqueeze", "squeeze", "expand", "clone",
+        "alias", "slice", "select", "split_with_sizes", "cat", "_to_copy", "detach", "repeat", "roll", "flip",
+        "dropout", "index", "constant_pad_nd", "slice_scatter", "copy",
+    )
+}  # fmt: skip
+"""Operators that compute nothing: their values have been seen where they arose."""
+
+MAX_ROWS = 8192
+"""Sites with more rows than this are left out: their correlations would not fit in memory."""
+
+
+@dataclass
+class Moments:
+    """Streamed second moments of the rows of one site, about a fixed shift (float64)."""
+
+    count: int
+    shift: tuple[torch.Tensor, torch.Tensor]
+    sums: tuple[torch.Tensor, torch.Tensor]
+    squares: tuple[torch.Tensor, torch.Tensor]
+    cross: torch.Tensor
+
+    def correlation(self) -> torch.Tensor:
+        """Pearson correlation [row of a, row of b] (float32); rows that never vary correlate with none."""
+        means = [s / self.count for s in self.sums]
+        spread = [(q / self.count - m * m).clamp_min(0).sqrt() for q, m in zip(self.squares, means, strict=True)]
+        alive = [s > 1e-6 * s.max().clamp_min(1e-30) for s in spread]
+        cov = self.cross / self.count - means[0][:, None] * means[1]
+        scale = [torch.where(k, 1 / s.clamp_min(1e-30), 0) for k, s in zip(alive, spread, strict=True)]
+        return (cov * scale[0][:, None] * scale[1]).float()
+
+
+def _update(moments: Moments | None, a: torch.Tensor, b: torch.Tensor) -> Moments:
+    """Add samples [row, sample] of both models."""
+    if moments is None:
+        zeros = [torch.zeros(len(x), dtype=torch.float64, device=x.device) for x in (a, b, a, b)]
+        cross = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+        shift = (a.mean(1, keepdim=True), b.mean(1, keepdim=True))
+        moments = Moments(0, shift, (zeros[0], zeros[1]), (zeros[2], zeros[3]), cross)
+    a, b = a - moments.shift[0], b - moments.shift[1]
+    moments.count += a.shape[1]
+    for x, total, square in zip((a, b), moments.sums, moments.squares, strict=True):
+        total += x.sum(1, dtype=torch.float64)
+        square += (x * x).sum(1, dtype=torch.float64)
+    moments.cross += a @ b.T
+    return moments
+
+
+def batches(data: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Inputs of each batch as (args, kwargs); targets, which come second in a pair, are dropped."""
+    for batch in data:
+        x = batch[0] if isinstance(batch, list | tuple) else batch
+        if isinstance(x, Mapping):
+            yield (), dict(x)
+        elif isinstance(x, list | tuple):
+            yield tuple(x), {}
+        else:
+            yield (x,), {}
+
+
+def feature_graph(model: nn.Module, data: Sequence[Any]) -> ModelGraph:
+    """The model traced at the batch size of the data, so that its graph itself can run."""
+    first = next(batches(data), None)
+    if first is None:
+        raise InputError("the data holds no batch: activation matching needs some")
+    device = next(iter(model.state_dict().values())).device
+    return trace(model, *_to(first, device))
+
+
+def feature_labels(graph: ModelGraph) -> Structure:
+    """The symmetries of a graph, labelled by the values of the nodes that compute something."""
+    from_data: set[fx.Node] = set()
+    for node in graph.program.graph.graph.nodes:
+        if node.name in graph.program.inputs or any(n in from_data for n in node.all_input_nodes):
+            from_data.add(node)
+    computing = {n.name for n in from_data if n.op == "call_function" and op_name(n.target) not in _MOVES_ONLY}
+    values = {n: v for n, v in graph.facts.values.items() if n in computing}
+    return graph.structure.label(values)
+
+
+class ActivationSimilarity:
+    """Correlations of the units of model a with those of model b under the current transform.
+
+    ``objective`` is the sum over all sites of the correlations of matched rows.
+    """
+
+    def __init__(
+        self, structure: Structure, correlations: Mapping[tuple[str, tuple[int, ...]], torch.Tensor], transform: Transform
+    ) -> None:
+        self._structure = structure
+        self._correlations = correlations
+        self.transform = transform
+        self._sources = {key: self._source(key, transform) for key in correlations}
+        self._parts = {key: self._part(key, s) for key, s in self._sources.items()}
+
+    @property
+    def objective(self) -> float:
+        return sum(self._parts.values())
+
+    def _source(self, key: tuple[str, tuple[int, ...]], transform: Transform) -> IntArray:
+        """For each row of a site the row of model b that stands there now."""
+        name, axes = key
+        shape = [self._structure.shapes[name][d] for d in axes]
+        sources = self._structure.sources(name, transform.phi)
+        grid = np.indices(shape)
+        index = []
+        for k, d in enumerate(axes):
+            source = sources.get(d)
+            index.append(grid[k] if source is None else np.broadcast_to(source.reshape(_pick(source, axes)), shape))
+        return np.ravel_multi_index(index, shape).ravel()
+
+    def _part(self, key: tuple[str, tuple[int, ...]], source: IntArray) -> float:
+        matrix = self._correlations[key]
+        columns = torch.from_numpy(source).to(matrix.device)
+        return float(matrix.gather(1, columns[:, None]).sum(dtype=torch.float64))
+
+    def _block(self, site: Site, rows: IntArray, columns: IntArray) -> torch.Tensor:
+        """Correlations [.., i, j], summed over roles, of rows [.., i, role] and columns [.., j, role]."""
+        matrix = self._correlations[site.name, site.axes]
+        columns = self._sources[site.name, site.axes][columns]
+        i, j = (torch.from_numpy(x).to(matrix.device) for x in (rows, columns))
+        return sum(  # type: ignore[return-value]
+            matrix[i[..., :, None, r], j[..., None, :, r]] for r in range(rows.shape[-1])
+        )
+
+    def within(self, site: Site) -> torch.Tensor:
+        """Correlation of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
+        return self._block(site, site.rows, site.rows)
+
+    def across(self, site: Site, fibres: int) -> torch.Tensor:
+        """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
+        rows = site.rows.reshape(fibres, -1, *site.rows.shape[1:])
+        n = rows.shape[1]
+        left = np.broadcast_to(rows[:, :, None], (fibres, n, n, *rows.shape[2:]))
+        right = np.broadcast_to(rows[:, None, :], (fibres, n, n, *rows.shape[2:]))
+        return self._block(site, left, right)
+
+    def propose(self, transform: Transform, names: set[str]) -> float:
+        """The objective if ``names`` were moved by ``transform``; ``accept`` makes it so."""
+        self._candidate = transform
+        self._proposed = {k: self._source(k, transform) for k in self._correlations if k[0] in names}
+        self._proposed_parts = {k: self._part(k, s) for k, s in self._proposed.items()}
+        return sum({**self._parts, **self._proposed_parts}.values())
+
+    def accept(self) -> None:
+        """Move to what was proposed last."""
+        self.transform = self._candidate
+        self._sources.update(self._proposed)
+        self._parts.update(self._proposed_parts)
+
+
+def _pick(source: IntArray, axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(source.shape[d] for d in axes)
+
+
+def correlate(
+    graph: ModelGraph, a: State, b: State, data: Iterable[Any], sites: Iterable[Site]
+) -> tuple[dict[tuple[str, tuple[int, ...]], torch.Tensor], int, int]:
+    """Correlations of every site over the data, with the numbers of batches read and skipped.
+
+    A batch whose shapes differ from the first (a shorter last one) is skipped, for the graph is static.
+    """
+    wanted: dict[str, dict[tuple[int, ...], Site]] = {}
+    for s in sites:
+        wanted.setdefault(s.name, {})[s.axes] = s
+    moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
+    read = skipped = 0
+    shapes = _shapes(graph.program.example)
+    with torch.no_grad():
+        for inputs in batches(data):
+            batch = _to(inputs, next(iter(a.values())).device)
+            if _shapes(batch) != shapes:
+                skipped += 1
+                continue
+            read += 1
+            for name, x, y in _lockstep(graph, (a, b), batch, wanted.keys()):
+                for axes, site in wanted[name].items():
+                    key = (name, axes)
+                    moments[key] = _update(moments.get(key), site.matrix(x).float(), site.matrix(y).float())
+    return {k: m.correlation() for k, m in moments.items()}, read, skipped
+
+
+def _lockstep(
+    graph: ModelGraph, states: tuple[State, State], batch: Any, wanted: Iterable[str]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Run the graph under both states at once; yields (node, value of a, value of b) where wanted."""
+    names = set(wanted)
+    module = graph.program.graph
+    last = {n: k for k, node in enumerate(module.graph.nodes) for n in node.all_input_nodes}
+    environments: list[dict[fx.Node, Any]] = [{}, {}]
+    flat = torch.utils._pytree.tree_leaves(batch)
+    for k, node in enumerate(module.graph.nodes):
+        if node.op == "output":
+            return
+        for env, state in zip(environments, states, strict=True):
+            env[node] = _value(graph, module, node, env, state, flat)
+        if node.name in names:
+            yield node.name, environments[0][node], environments[1][node]
+        for done in [n for n in (*node.all_input_nodes, node) if last.get(n, k) == k]:
+            for env in environments:
+                env.pop(done, None)
+
+
+def _value(graph: ModelGraph, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], state: State, flat: list[Any]) -> Any:
+    if node.op == "placeholder":
+        program = graph.program
+        if node.name in program.tensors:
+            tensor = program.tensors[node.name]
+            return state[next(n for n in tensor.names if n in state)].detach()
+        if node.name in program.constants:
+            return program.constants[node.name]
+        return flat[list(program.inputs).index(node.name)] if node.name in program.inputs else None
+    if node.op == "get_attr":
+        return operator.attrgetter(str(node.target))(module)
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _to(x: Any, device: torch.device) -> Any:
+    return torch.utils._pytree.tree_map(lambda t: t.to(device) if isinstance(t, torch.Tensor) else t, x)
+
+
+def _shapes(x: Any) -> list[Any]:
+    return [tuple(t.shape) if isinstance(t, torch.Tensor) else t for t in torch.utils._pytree.tree_leaves(x)]
+
+
+def same_frame(ours: ModelGraph, theirs: Transform) -> Transform:
+    """A transform found on another trace of the same model, as one of ``ours``."""
+    mine = ours.identity().with_targets(theirs.targets())
+    mine = replace(mine)
+    for name in ours.structure.labels:
+        x, y = (t.structure.sources(name, t.phi) for t in (mine, theirs))
+        assert x.keys() == y.keys(), f"two traces of one model disagree on {name}"
+        assert all(np.array_equal(x[d], y[d]) for d in x), f"two traces of one model disagree on {name}"
+    return mine

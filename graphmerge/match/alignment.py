@@ -1,0 +1,97 @@
+"""The result of matching: a transform, and how it was found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from graphmerge.errors import InputError
+from graphmerge.symmetry import ModelGraph, Transform
+
+
+@dataclass(frozen=True)
+class Step:
+    """One accepted step: the group that moved, how many units, and the objective after it."""
+
+    sweep: int
+    group: str
+    moved: int
+    objective: float
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What moves model b into the frame of model a.
+
+    ``objective`` is the inner product of the parameters of a and aligned b (weight matching), or
+    the sum of correlations of matched units (activation matching); ``start`` is that of the
+    identity, ``history`` its course, which never falls. ``seconds`` is the wall time.
+    """
+
+    transform: Transform
+    method: str
+    objective: float
+    start: float
+    history: tuple[Step, ...]
+    seconds: float
+    seed: int
+    converged: bool
+    restarts: tuple[float, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Model b's state dict in the frame of a."""
+        return self.transform.apply(state)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the transform itself."""
+        return {
+            "method": self.method,
+            "objective": self.objective,
+            "start": self.start,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "converged": self.converged,
+            "restarts": list(self.restarts),
+            "moved": self.transform.moved_units(),
+            "history": [[s.sweep, s.group, s.moved, s.objective] for s in self.history],
+            "notes": dict(self.notes),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the places of all units as safetensors, the rest in its metadata."""
+        tensors = {n: t.contiguous() for n, t in sorted(self.transform.targets().items())}
+        save_file(tensors, str(path), {"graphmerge": json.dumps(self.to_json(), sort_keys=True)})
+
+
+def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
+    """Read a saved alignment of the same architecture; InputError where it does not fit the graph."""
+    with safe_open(str(path), "pt") as file:
+        targets = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a dict
+        raw = (file.metadata() or {}).get("graphmerge")
+    if raw is None:
+        raise InputError(f"{path} is no alignment: it has no graphmerge metadata")
+    saved = json.loads(raw)
+    missing = graph.atom_of.keys() ^ targets.keys()
+    if missing:
+        raise InputError(f"{path} was made for another graph: the groups differ at {sorted(missing)[0]!r}")
+    history = tuple(Step(*row) for row in saved["history"])
+    return Alignment(
+        graph.identity().with_targets(targets),
+        saved["method"],
+        saved["objective"],
+        saved["start"],
+        history,
+        saved["seconds"],
+        saved["seed"],
+        saved["converged"],
+        tuple(saved["restarts"]),
+        saved["notes"],
+    )

@@ -1,0 +1,140 @@
+"""Coordinate descent over the symmetry groups: one assignment problem at a time.
+
+A plain group is one assignment over its units (one for each fibre). A group whose units contain
+others (heads with their dimensions) is solved on two levels: the best inner order for *every* pair
+of units, all in one batch, then an assignment of units with those values. A step is taken only when
+the true objective rises, which it need not for units that stand on both sides of one tensor (the
+hidden units of an LSTM), where the assignment sees just a linearisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from graphmerge.axes.units import IntArray
+from graphmerge.match.alignment import Step
+from graphmerge.match.assign import assign
+from graphmerge.match.layout import Plan, Site, owners
+from graphmerge.symmetry import Transform
+from graphmerge.symmetry.structure import Structure
+
+RISE = 1e-9
+"""Smallest relative rise of the objective that counts."""
+
+
+class Similarity(Protocol):
+    """What a step needs to know of the two models."""
+
+    transform: Transform
+
+    @property
+    def objective(self) -> float: ...
+    def within(self, site: Site) -> torch.Tensor: ...
+    def across(self, site: Site, fibres: int) -> torch.Tensor: ...
+    def propose(self, transform: Transform, names: set[str]) -> float: ...
+    def accept(self) -> None: ...
+
+
+def descend(
+    similarity: Similarity,
+    plans: Mapping[str, Plan],
+    seed: int,
+    max_sweeps: int = 100,
+    progress: Callable[[int, str, float], None] | None = None,
+) -> tuple[list[Step], bool]:
+    """Sweep over the groups, in an order drawn anew each time, until none of them moves.
+
+    Returns the accepted steps and whether the sweeps converged. ``progress`` is called with the
+    sweep, the group and the objective.
+    """
+    rng = np.random.default_rng(seed)
+    touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
+    stale = set(plans)
+    steps: list[Step] = []
+    for sweep in range(max_sweeps):
+        if not stale:
+            return steps, True
+        for group in rng.permutation(sorted(stale)):
+            stale.discard(group)
+            moved = improve(similarity, plans[group], touched[group])
+            if moved:
+                steps.append(Step(sweep, str(group), moved, similarity.objective))
+                stale |= {g for g, names in touched.items() if g != group and names & touched[group]}
+            if progress:
+                progress(sweep, str(group), similarity.objective)
+    return steps, not stale
+
+
+def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
+    """One step on one group; the number of units that moved (0: nothing better was found)."""
+    structure = similarity.transform.structure
+    candidates = [_two_level, _one_level] if plan.inner else [_one_level]
+    for solve in candidates:
+        inner = solve(similarity, structure, plan)
+        delta = structure.extend(inner)
+        units = np.concatenate([structure.sorts[k].units for k in inner])
+        moved = int((delta[units] != units).sum())
+        if not moved:
+            continue
+        before = similarity.objective
+        transform = replace(similarity.transform, phi=delta[similarity.transform.phi])
+        if similarity.propose(transform, names) > before + RISE * abs(before):
+            similarity.accept()
+            return moved
+    return 0
+
+
+def _places(columns: torch.Tensor) -> IntArray:
+    """From "row i is filled by column p(i)" to "unit j goes to place p^-1(j)"."""
+    inverse: IntArray = columns.argsort(-1).cpu().numpy()
+    return inverse
+
+
+def _one_level(similarity: Similarity, structure: Structure, plan: Plan) -> dict[int, IntArray]:
+    """The best order of the units, the units inside them keeping theirs."""
+    total = sum(similarity.within(site) for site in plan.sites)
+    assert isinstance(total, torch.Tensor)
+    return {plan.atom: _places(assign(total))}
+
+
+def _two_level(similarity: Similarity, structure: Structure, plan: Plan) -> dict[int, IntArray]:
+    """The best order of the units, each pair compared under its own best inner order."""
+    sort = structure.sorts[plan.atom]
+    value = torch.zeros(())
+    orders: dict[int, torch.Tensor] = {}
+    for site in plan.own:
+        value = value + similarity.within(site)
+    for child, its_sites in plan.inner.items():
+        pairs = sum(similarity.across(site, sort.order) for site in its_sites)
+        assert isinstance(pairs, torch.Tensor)
+        orders[child] = assign(pairs)
+        value = value + pairs.gather(-1, orders[child][..., None])[..., 0].sum(-1)
+    outer = assign(value)
+    found = {plan.atom: _places(outer)}
+    for child, order in orders.items():
+        index = outer[..., None, None].expand(*outer.shape, 1, order.shape[-1])
+        chosen = order.gather(2, index)[:, :, 0]
+        found[child] = _inner_places(structure, plan.atom, child, outer, chosen)
+    return found
+
+
+def _inner_places(
+    structure: Structure, atom: int, child: int, outer: torch.Tensor, chosen: torch.Tensor
+) -> IntArray:
+    """Places of a child's units: unit ``outer[i]`` of b moves to i with inner order ``chosen[i]``."""
+    fibre, size = outer.shape
+    sources = (outer + torch.arange(fibre, device=outer.device)[:, None] * size).reshape(-1)
+    places = torch.empty_like(chosen).reshape(fibre * size, -1)
+    places[sources] = chosen.argsort(-1).reshape(fibre * size, -1)
+    return places.cpu().numpy()[_unit_of_fibre(structure, atom, child)]
+
+
+def _unit_of_fibre(structure: Structure, atom: int, child: int) -> IntArray:
+    """For each fibre of a child the unit of the atom that contains it."""
+    sort = structure.sorts[child]
+    return owners(structure, atom)[sort.units[:: sort.size]]

@@ -1,0 +1,139 @@
+"""Align one model to another: the entry point for every method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphmerge.errors import InputError, UsageError
+from graphmerge.match.activations import ActivationSimilarity, correlate, feature_graph, feature_labels, same_frame
+from graphmerge.match.alignment import Alignment, Step
+from graphmerge.match.descent import descend
+from graphmerge.match.layout import Plan, plan
+from graphmerge.match.weights import WeightSimilarity
+from graphmerge.symmetry import ModelGraph
+from graphmerge.symmetry.structure import Structure
+
+State = Mapping[str, torch.Tensor]
+Progress = Callable[[int, str, float], None]
+
+PERFECT = 1e-6
+"""Relative distance to the Cauchy-Schwarz bound at which no restart can gain anything."""
+
+
+def match(
+    graph: ModelGraph,
+    a: nn.Module | State,
+    b: nn.Module | State,
+    method: str = "weight",
+    data: Iterable[Any] | None = None,
+    seed: int = 0,
+    *,
+    restarts: int = 3,
+    model: nn.Module | None = None,
+    progress: Progress | None = None,
+) -> Alignment:
+    """Find the symmetry that brings model ``b`` closest to model ``a``.
+
+    ``method`` is "weight" (coordinate descent on the inner product of parameters, best of
+    ``restarts`` orders) or "activation" (correlation of activations on ``data``, batches of
+    ``(inputs, targets)``; needs the module, as ``a`` or as ``model``). Both run on the device of
+    the weights. The same seed gives the same result.
+
+    Raises UsageError for an unknown method or missing data, InputError where the state dicts do
+    not fit the traced model or hold NaN or infinity.
+    """
+    if method not in ("weight", "activation"):
+        raise UsageError(f"unknown matching method {method!r}; there are: weight, activation")
+    start = time.perf_counter()
+    states = [_parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
+    if method == "weight":
+        result = _match_weights(graph, states[0], states[1], seed, restarts, progress)
+    else:
+        result = _match_activations(graph, a, b, model, data, seed, progress)
+    return Alignment(seconds=time.perf_counter() - start, seed=seed, method=method, **result)
+
+
+def plans(graph: ModelGraph, structure: Structure, labels: Mapping[str, Any]) -> dict[str, Plan]:
+    """The plan of every group that shows among ``labels``."""
+    made = {name: plan(structure, k, labels) for name, k in graph.atom_of.items()}
+    return {name: p for name, p in made.items() if p.sites}
+
+
+def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[str, torch.Tensor]:
+    """The tensors that the groups move, checked against the traced model."""
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    found = {}
+    for t in graph.program.tensors.values():
+        if t.name not in graph.structure.labels:
+            continue
+        present = [n for n in t.names if n in state]
+        if not present:
+            raise InputError(f"the {which} model lacks tensor {t.name} of the traced architecture")
+        value = state[present[0]].detach()
+        if tuple(value.shape) != t.shape:
+            raise InputError(f"tensor {t.name} of the {which} model is {tuple(value.shape)}, traced was {t.shape}")
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"tensor {t.name} of the {which} model holds NaN or infinity: it cannot be matched")
+        if not t.is_buffer:
+            found[t.name] = value.float() if value.dtype != torch.float64 else value
+    return found
+
+
+def _match_weights(
+    graph: ModelGraph, a: State, b: State, seed: int, restarts: int, progress: Progress | None
+) -> dict[str, Any]:
+    work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
+    bound = sum(float(a[n].double().norm() * b[n].double().norm()) for n in a)
+    best: tuple[float, WeightSimilarity, list[Step], bool] | None = None
+    start, reached = 0.0, []
+    for k in range(max(restarts, 1)):
+        similarity = WeightSimilarity(a, b, graph.identity())
+        start = similarity.objective
+        steps, converged = descend(similarity, work, seed + 1000003 * k, progress=progress)
+        reached.append(similarity.objective)
+        if best is None or similarity.objective > best[0]:
+            best = (similarity.objective, similarity, steps, converged)
+        if not work or best[0] >= bound * (1 - PERFECT):
+            break
+    assert best is not None
+    objective, similarity, steps, converged = best
+    return {
+        "transform": similarity.transform, "objective": objective, "start": start, "history": tuple(steps),
+        "converged": converged, "restarts": tuple(reached), "notes": {"bound": bound},
+    }  # fmt: skip
+
+
+def _match_activations(
+    graph: ModelGraph,
+    a: nn.Module | State,
+    b: nn.Module | State,
+    model: nn.Module | None,
+    data: Iterable[Any] | None,
+    seed: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    runner = model or next((m for m in (a, b) if isinstance(m, nn.Module)), None)
+    if data is None:
+        raise UsageError("activation matching needs data: an iterable of batches (inputs, targets)")
+    if runner is None:
+        raise UsageError("activation matching runs the models: give a module as a, as b, or as model=")
+    states = [m.state_dict() if isinstance(m, nn.Module) else m for m in (a, b)]
+    held = list(data)
+    features = feature_graph(runner, held)
+    structure = feature_labels(features)
+    work = plans(features, structure, structure.labels)
+    sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]
+    correlations, read, skipped = correlate(features, states[0], states[1], held, sites)
+    similarity = ActivationSimilarity(structure, correlations, features.identity())
+    start = similarity.objective
+    steps, converged = descend(similarity, work, seed, progress=progress)
+    return {
+        "transform": same_frame(graph, similarity.transform), "objective": similarity.objective, "start": start,
+        "history": tuple(steps), "converged": converged, "restarts": (similarity.objective,),
+        "notes": {"batches": read, "batches skipped": skipped, "groups without activations": len(graph.groups) - len(work)},
+    }  # fmt: skip

@@ -1,0 +1,202 @@
+"""The gate: a symmetry counts only after the model has been run with it.
+
+Every group is moved by a random element and the outputs must not change (float64, relative
+tolerance 1e-9). The control moves one member of the group alone: now the outputs must change, else
+nothing was tested. Weights, norms and running statistics are randomised first, so that no symmetry
+hides behind a zero or a one. Where a model computes parts in float32 whatever its weights are, the
+noise of its own arithmetic is measured, and is what the error is judged against.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphmerge.errors import GateError, UsageError
+from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+
+TOLERANCE = 1e-9
+"""Largest relative change of an output, in float64, under a symmetry."""
+
+_NOISE_FACTOR = 100.0
+_CONTROL_FACTOR = 10.0
+
+
+@dataclass(frozen=True)
+class GroupCheck:
+    """``error``: relative change of the outputs under the group; ``control``: under one side of it."""
+
+    name: str
+    error: float
+    control: float
+    passed: bool
+    observable: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of ``verify``: relative errors, the tolerance they were held to, and the noise floor."""
+
+    passed: bool
+    max_error: float
+    tolerance: float
+    noise: float
+    dtype: torch.dtype
+    groups: tuple[GroupCheck, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        return tuple(g.name for g in self.groups if not g.passed)
+
+    @property
+    def unobservable(self) -> tuple[str, ...]:
+        return tuple(g.name for g in self.groups if not g.observable)
+
+    def require(self) -> Verification:
+        """Raise GateError unless every group passed."""
+        if not self.passed:
+            rows = [f"  {g.name}: outputs change by {g.error:.1e}" for g in self.groups if not g.passed]
+            raise GateError(
+                f"{len(rows)} symmetry groups failed the invariance gate (tolerance {self.tolerance:.1e}):\n"
+                + "\n".join(rows)
+                + "\n  This is a defect of a rule: please report it with the model. To go on without these groups,"
+                " use graph.freeze([...])."
+            )
+        return self
+
+
+def verify(graph: ModelGraph, model: nn.Module, seed: int = 0) -> Verification:
+    """Prove the groups of ``graph`` by running ``model``, on copies: the model itself is not touched.
+
+    Raises UsageError for a model without weights (on the meta device).
+    """
+    runner = _Runner(graph, model, seed)
+    noise = runner.noise()
+    tolerance = max(TOLERANCE, _NOISE_FACTOR * noise)
+    together = runner.error(graph.random_transform(seed).apply(runner.state))
+    checks = []
+    for group in graph.groups:
+        error = together
+        if together > tolerance:  # someone fails: find out who
+            error = runner.error(graph.random_transform(seed, [group.name]).apply(runner.state))
+        control = runner.control(group, seed, tolerance)
+        observable = control > _CONTROL_FACTOR * tolerance
+        checks.append(GroupCheck(group.name, error, control, error <= tolerance, observable))
+    worst = max((c.error for c in checks), default=0.0)
+    passed = all(c.passed for c in checks) and together <= tolerance
+    return Verification(passed, max(worst, together if checks else 0.0), tolerance, noise, runner.dtype, tuple(checks))
+
+
+class _Runner:
+    """A randomised copy of the model, in float64 where it permits it, with its reference outputs."""
+
+    def __init__(self, graph: ModelGraph, model: nn.Module, seed: int) -> None:
+        if any(p.device.type == "meta" for p in model.parameters()):
+            raise UsageError("the model has no weights (meta device): verify needs a model that runs")
+        self.graph = graph
+        self.model = copy.deepcopy(model).eval()
+        for p in self.model.parameters():
+            p.requires_grad_(False)
+        self.generator = torch.Generator().manual_seed(seed)
+        args, kwargs = graph.program.example
+        self.dtype = torch.float64
+        self.model.to(self.dtype)
+        self._randomise()
+        self.args, self.kwargs = self._inputs(args), self._inputs(kwargs)
+        try:
+            self.reference = self.run(self.state)
+        except RuntimeError:  # an operator that has no float64 kernel, or float32 constants in the code
+            self.dtype = torch.float32
+            self.model.to(self.dtype)
+            self.args, self.kwargs = self._inputs(args), self._inputs(kwargs)
+            self.reference = self.run(self.state)
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        return self.model.state_dict()
+
+    def _randomise(self) -> None:
+        """Perturb parameters; draw the buffers that move (statistics) anew."""
+        moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.labels}
+        for name, t in self.model.state_dict().items():
+            if not t.is_floating_point() or not t.numel():
+                continue
+            noise = torch.randn(t.shape, generator=self.generator, dtype=torch.float64).to(t)
+            if name not in dict(self.model.named_buffers()):
+                t.add_(0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1))
+            elif name in moving:
+                t.copy_(0.5 + noise.abs() if (t >= 0).all() and (t > 0).any() else 0.3 * noise)
+
+    def _inputs(self, example: Any) -> Any:
+        """Example inputs with floats drawn anew in the dtype of the model."""
+        if isinstance(example, torch.Tensor):
+            if not example.is_floating_point():
+                return example
+            fresh = torch.randn(example.shape, generator=self.generator, dtype=torch.float64)
+            return fresh.to(example.device, self.dtype)
+        if isinstance(example, Mapping):
+            return {k: self._inputs(v) for k, v in example.items()}
+        if isinstance(example, list | tuple):
+            return type(example)(self._inputs(v) for v in example)
+        return example
+
+    def run(self, state: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """All floating outputs of the model under a state dict."""
+        with torch.no_grad():
+            out = torch.func.functional_call(self.model, dict(state), self.args, self.kwargs)
+        return [t for t in _tensors(out) if t.is_floating_point()]
+
+    def error(self, state: Mapping[str, torch.Tensor]) -> float:
+        """Largest change of an output, relative to its largest value."""
+        return max((_change(a, b) for a, b in zip(self.reference, self.run(state), strict=True)), default=0.0)
+
+    def noise(self) -> float:
+        """Change of the outputs when the weights change by far less than the tolerance: rounding alone."""
+        worst = 0.0
+        for _ in range(2):
+            tiny = 4 * torch.finfo(self.dtype).eps
+            state = {
+                n: t * (1 + tiny * torch.randn(t.shape, generator=self.generator).to(t)) if t.is_floating_point() else t
+                for n, t in self.state.items()
+            }
+            worst = max(worst, self.error(self._tie(state)))
+        return worst
+
+    def _tie(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Give all names of a tied tensor the value of the first."""
+        return {n: state.get(self.graph.names.get(n, n), t) for n, t in state.items()}
+
+    def control(self, group: SymmetryGroup, seed: int, tolerance: float) -> float:
+        """Change of the outputs when one member of the group moves alone; the first that shows."""
+        transform = self.graph.random_transform(seed, [group.name])
+        largest = 0.0
+        for name in dict.fromkeys(n for n, _ in group.members):
+            moved = transform.apply({name: self.state[name]})[name]
+            state = self._tie({**self.state, name: moved})
+            largest = max(largest, self.error(state))
+            if largest > _CONTROL_FACTOR * tolerance:
+                break
+        return largest
+
+
+def _tensors(x: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested outputs, data classes included."""
+    if isinstance(x, torch.Tensor):
+        yield x
+    elif isinstance(x, Mapping):
+        for v in x.values():
+            yield from _tensors(v)
+    elif isinstance(x, list | tuple):
+        for v in x:
+            yield from _tensors(v)
+
+
+def _change(before: torch.Tensor, after: torch.Tensor) -> float:
+    scale = before.abs().max().item() if before.numel() else 0.0
+    change = (before - after).abs().max().item() if before.numel() else 0.0
+    return change / scale if scale else change
