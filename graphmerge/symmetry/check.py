@@ -1,0 +1,275 @@
+"""A numeric check of one rule on one operator call; no model is needed.
+
+Every floating argument is taken for a parameter nobody has read, as free as the rule leaves it.
+*False claims:* the arguments are moved by random symmetries of what the rule states, and the real
+operator, in float64, must return its outputs moved alike. *Missed claims:* neighbouring positions
+and neighbouring blocks of each argument dimension are swapped, alone and together with dimensions
+of equal size; where that merely reorders the outputs, the rule must have let them change places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch._ops import OpOverload
+
+from graphmerge.axes import ANY, RULES, Call, Registry, Universe, Value
+from graphmerge.axes.units import IntArray, Labels
+from graphmerge.symmetry.propagate import constant_value, op_name
+from graphmerge.symmetry.structure import Structure, build, random_inner, reorder
+
+_TOLERANCE = 1e-9
+_DRAWS = 3
+_PARTNERS = 5
+
+Place = tuple[str, int]
+Sources = Mapping[int, IntArray]
+
+
+def check_call(
+    op: OpOverload,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    registry: Registry = RULES,
+    seed: int = 0,
+    *,
+    fixed: Mapping[str, Sequence[int]] | None = None,
+    fibred: bool = False,
+) -> list[str]:
+    """What is wrong with the rule of ``op`` on this call; empty where nothing is.
+
+    ``fixed`` names dimensions of arguments and outputs (``out0``, ...) that a person accepts as
+    fixed though their positions could change places: space, places in a sorted list. With
+    ``fibred`` the arguments come with an order of each dimension inside each unit of the one before;
+    then only false claims are looked for, as such an order may be lost.
+    """
+    named = _bind(op, args, kwargs or {})
+    moving = {name: t for name, t in _tensors(named) if t.is_floating_point() or t.is_complex()}
+    run = _Runner(op, named)
+    outputs = {f"out{k}": t for k, t in enumerate(run({}))}
+    u = Universe()
+    values = _state(u, op, named, outputs, registry, fibred)
+    if values is None:
+        return [f"{op_name(op)} has no rule"]
+    structure = build(u, {n: v for n, v in values.items() if v.labels is not None})
+    trial = _Trial(run, moving, outputs, structure, {n: tuple(d) for n, d in (fixed or {}).items()})
+    return [*trial.false_claims(seed), *([] if fibred else trial.missed_claims())]
+
+
+def _bind(op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by schema name, defaults filled in."""
+    schema = op._schema.arguments
+    given = dict(zip((a.name for a in schema), args, strict=False))
+    defaults = {a.name: a.default_value if a.has_default_value() else None for a in schema}
+    return {**defaults, **given, **kwargs}
+
+
+def _tensors(named: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor among the arguments, those in lists as ``name.index``."""
+    for name, x in named.items():
+        if isinstance(x, torch.Tensor):
+            yield name, x
+        elif isinstance(x, list | tuple):
+            yield from ((f"{name}.{k}", v) for k, v in enumerate(x) if isinstance(v, torch.Tensor))
+
+
+def _replace(named: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with the tensors named in ``new`` replaced."""
+
+    def one(name: str, x: Any) -> Any:
+        if isinstance(x, list | tuple):
+            return [new.get(f"{name}.{k}", v) for k, v in enumerate(x)]
+        return new.get(name, x)
+
+    return {name: one(name, x) for name, x in named.items()}
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs the real operator with some tensors replaced."""
+
+    op: OpOverload
+    named: Mapping[str, Any]
+
+    def __call__(self, new: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        named = _replace(self.named, new)
+        args = [named[a.name] for a in self.op._schema.arguments if not a.kwarg_only]
+        kwargs = {a.name: named[a.name] for a in self.op._schema.arguments if a.kwarg_only}
+        out = self.op(*args, **kwargs)
+        return [t for t in (out if isinstance(out, list | tuple) else [out]) if isinstance(t, torch.Tensor)]
+
+
+def _state(
+    u: Universe,
+    op: OpOverload,
+    named: Mapping[str, Any],
+    outputs: Mapping[str, torch.Tensor],
+    registry: Registry,
+    fibred: bool,
+) -> dict[str, Value] | None:
+    """Apply the rule; the labelled arguments and outputs, or None where there is no rule."""
+    labelled: dict[str, Value] = {}
+    symbols: dict[str, Any] = {}
+    for name, t in _tensors(named):
+        if t.is_floating_point() or t.is_complex():
+            shape = tuple(t.shape)
+            symbols[name] = labelled[name] = Value(name, shape, _fibred_labels(u, shape) if fibred else None)
+        else:
+            symbols[name] = constant_value(name, t)
+    shapes = tuple((name, tuple(t.shape)) for name, t in outputs.items())
+    call = Call(op_name(op), _replace(named, symbols), shapes, u)
+    results = registry.apply(call, torch.Tag.pointwise in op.tags)
+    if results is None:
+        return None
+    for (name, shape), value in zip(shapes, results, strict=True):
+        assert value.shape == shape, f"{name} has shape {shape}, the rule says {value.shape}"
+        labelled[name] = value
+    return labelled
+
+
+def _fibred_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
+    """Labels of a tensor where each dimension has an order of its own inside each unit before it."""
+    labels: list[Labels] = []
+    last: Labels = ANY
+    for axis, n in enumerate(shape):
+        if n == 1:
+            labels.append(ANY)
+            continue
+        units = u.new((*shape[: axis + 1], *(1 for _ in shape[axis + 1 :])))
+        u.tie(units, last, axis)
+        labels.append(units)
+        last = units
+    return labels
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The operator with its inputs, its outputs, and the symmetries that its rule claims."""
+
+    run: Callable[[Mapping[str, torch.Tensor]], list[torch.Tensor]]
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Mapping[str, torch.Tensor]
+    structure: Structure
+    fixed: Mapping[str, tuple[int, ...]]
+
+    def false_claims(self, seed: int) -> list[str]:
+        """Random symmetries of the rule that the operator does not respect."""
+        rng = np.random.default_rng(seed)
+        for _ in range(_DRAWS):
+            inner = random_inner(self.structure, rng)
+            if self._error(inner) > _TOLERANCE:
+                alone = [k for k in inner if self._error({k: inner[k]}) > _TOLERANCE]
+                return [f"false: {self._describe(k)} does not move freely" for k in alone] or [
+                    "false: groups that move freely alone do not together"
+                ]
+        return []
+
+    def _error(self, inner: Mapping[int, IntArray]) -> float:
+        """The largest difference between the outputs of moved inputs and the moved outputs."""
+        phi = self.structure.extend(inner)
+        known = self.structure.labels
+        moved = {n: reorder(t, self.structure.sources(n, phi)) for n, t in self.inputs.items() if n in known}
+        wanted = [reorder(t, self.structure.sources(n, phi)) for n, t in self.outputs.items()]
+        return max((_distance(a, b) for a, b in zip(self.run(moved), wanted, strict=True)), default=0.0)
+
+    def _describe(self, atom: int) -> str:
+        """The dimensions that an atom moves."""
+        phi = self.structure.extend(random_inner(self.structure, np.random.default_rng(0), [atom]))
+        places = [f"{n}:{d}" for n in self.structure.labels for d in self.structure.moved(n, phi)]
+        return f"group of {', '.join(places)}"
+
+    def missed_claims(self) -> list[str]:
+        """Swaps that only reorder the outputs, and that the rule does not permit."""
+        found = []
+        for name, t in self.inputs.items():
+            if name in self.structure.labels:
+                for d in range(t.ndim):
+                    found += self._missed_at(name, d)
+        return found
+
+    def _missed_at(self, name: str, dim: int) -> list[str]:
+        """The first swap along one dimension that works and is not permitted."""
+        if dim in self.fixed.get(name, ()):
+            return []
+        size = self.inputs[name].shape[dim]
+        for block in (b for b in range(1, size // 2 + 1) if size % b == 0):
+            for start in range(0, size - 2 * block + 1, block):
+                if self._permits(name, dim, start, block):
+                    continue
+                index = _swap(size, start, block)
+                for others in self._partners(name, dim):
+                    if self._only_reorders([(name, dim), *others], index):
+                        also = "".join(f" with {n}:{d}" for n, d in others)
+                        what = f"positions {start}:{start + block} and {start + block}:{start + 2 * block}"
+                        return [f"missed: {what} of {name}:{dim}{also} may change places"]
+        return []
+
+    def _permits(self, name: str, dim: int, start: int, block: int) -> bool:
+        """Whether the rule lets two blocks change places (for single positions: they and nothing else)."""
+        classes = self.structure.labels[name][dim]
+        if classes is None:
+            return False
+        a = np.take(classes, np.arange(start, start + block), dim).ravel()
+        b = np.take(classes, np.arange(start + block, start + 2 * block), dim).ravel()
+        if block == 1:
+            return all(self._one_fibre(int(x), int(y)) for x, y in zip(a, b, strict=True))
+        sorts = self.structure.sort_of
+        return all(sorts[x] == sorts[y] and self._is_live(int(sorts[x])) for x, y in zip(a, b, strict=True))
+
+    def _one_fibre(self, a: int, b: int) -> bool:
+        """Whether two units may be exchanged, all others keeping their places."""
+        k = int(self.structure.sort_of[a])
+        if k < 0 or k != self.structure.sort_of[b] or k not in self.structure.atoms:
+            return False
+        sort = self.structure.sorts[k]
+        first, second = (int(np.flatnonzero(sort.units == x)[0]) for x in (a, b))
+        return first // sort.size == second // sort.size
+
+    def _is_live(self, k: int) -> bool:
+        return k >= 0 and bool(self.structure.ancestors(k) & set(self.structure.atoms))
+
+    def _partners(self, name: str, dim: int) -> Iterator[tuple[Place, ...]]:
+        """Sets of other dimensions of the same size that might have to move too."""
+        size = self.inputs[name].shape[dim]
+        same = [(n, d) for n, t in self.inputs.items() for d in range(t.ndim) if t.shape[d] == size]
+        same.remove((name, dim))
+        for count in range(min(len(same), _PARTNERS) + 1):
+            yield from combinations(same, count)
+
+    def _only_reorders(self, places: Sequence[Place], index: torch.Tensor) -> bool:
+        """Whether reordering these dimensions reorders each output along one dimension, or not at all."""
+        moved: dict[str, torch.Tensor] = {}
+        for name, dim in places:
+            moved[name] = moved.get(name, self.inputs[name]).index_select(dim, index)
+        pairs = zip(self.outputs.items(), self.run(moved), strict=True)
+        return all(self._alike(name, before, after) for (name, before), after in pairs)
+
+    def _alike(self, name: str, before: torch.Tensor, after: torch.Tensor) -> bool:
+        if _distance(before, after) <= _TOLERANCE:
+            return True
+        if before.is_complex():
+            before, after = torch.view_as_real(before).sum(-1), torch.view_as_real(after).sum(-1)
+        free = [d for d in range(before.ndim) if d not in self.fixed.get(name, ())]
+        return any(_distance(before.sort(dim=d)[0], after.sort(dim=d)[0]) <= _TOLERANCE for d in free)
+
+
+def _swap(size: int, start: int, block: int) -> torch.Tensor:
+    """Positions with two neighbouring blocks exchanged."""
+    index = np.arange(size)
+    index[start : start + 2 * block] = np.roll(index[start : start + 2 * block], block)
+    return torch.from_numpy(index)
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    if not a.numel():
+        return 0.0
+    if not (a.is_floating_point() or a.is_complex()):
+        return 0.0 if torch.equal(a, b) else float("inf")
+    same = (a == b) | (a.isnan() & b.isnan())
+    worst = float((a - b).abs().masked_fill(same, 0).max())
+    return worst if worst == worst else float("inf")
