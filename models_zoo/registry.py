@@ -40,9 +40,9 @@ def _text(factory: str, seeds: tuple[int, ...]) -> Entry:
 
 
 ZOO: dict[str, Entry] = {
-    "mlp": Entry("models_zoo.mlp:mlp", seeds=(0, 1)),
+    "mlp": Entry("models_zoo.mlp:mlp", seeds=(0, 1, 2)),
     "vgg": Entry("models_zoo.vgg:vgg", seeds=()),
-    "resnet20": Entry("models_zoo.resnet:resnet20", seeds=()),
+    "resnet20": Entry("models_zoo.resnet:resnet20", seeds=(0, 1)),
     "resnet20_layernorm": Entry("models_zoo.resnet:resnet20_layernorm", seeds=()),
     "vit": Entry("models_zoo.vit:vit", seeds=()),
     "gpt": _text("models_zoo.gpt:gpt", seeds=()),
