@@ -74,7 +74,7 @@ def join(u: Universe, grid: Grid, axis: int) -> Grid:
     elif a == 1 or b == 1:
         flat = _merge_axis(inner if a == 1 else outer, axis, (a, b))
     else:
-        flat = _pairs(u, outer, inner, axis, (a, b))
+        flat = _pairs(u, grid, axis)
     others = [_merge_axis(x, axis, (a, b)) for x in grid.labels]
     labels = [*others[:axis], flat, *others[axis + 2 :]]
     return Grid((*grid.shape[:axis], a * b, *grid.shape[axis + 2 :]), tuple(labels))
@@ -90,10 +90,12 @@ def _merge_axis(labels: Labels, axis: int, sizes: tuple[int, int]) -> Labels:
     return labels.reshape((*lead, -1, *tail))
 
 
-def _pairs(u: Universe, outer: Labels, inner: Labels, axis: int, sizes: tuple[int, int]) -> IntArray:
-    """Units for the cells of an outer x inner grid, projecting onto both coordinates."""
+def _pairs(u: Universe, grid: Grid, axis: int) -> IntArray:
+    """Units for the cells of two neighbouring dimensions, projecting onto both coordinates."""
+    outer, inner = grid.labels[axis : axis + 2]
+    sizes = grid.shape[axis : axis + 2]
     arrays = [x for x in (outer, inner) if not isinstance(x, Whole)]
-    shape = list(np.broadcast_shapes(*(x.shape for x in arrays)))
+    shape = list(np.broadcast_shapes((1,) * grid.rank, *(x.shape for x in arrays)))
     shape[axis : axis + 2] = sizes
 
     def make() -> IntArray:

@@ -90,6 +90,9 @@ def fresh_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
         if len(shape) == 3 and axis > 0:
             extent[0] = shape[0]
         labels.append(ANY if n == 1 else u.new(tuple(extent)))
+    for axis, own in enumerate(labels):
+        if len(shape) == 3 and axis > 0:
+            u.tie(own, labels[0], axis)
     return labels
 
 

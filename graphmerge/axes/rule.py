@@ -54,7 +54,7 @@ def parse(text: str) -> Rule:
     return Rule(
         tuple(_term(t.rstrip("?")) for t in terms),
         tuple(t.endswith("?") for t in terms),
-        tuple(_term(t) for t in right.split(",")) if right.strip() else (),
+        tuple(_term(t) for t in right.split(",")),
         frozenset(fixed.split()),
     )
 
@@ -165,7 +165,30 @@ def _unify(
 ) -> dict[str, tuple[tuple[str, ...], Labels]]:
     """For each letter the letters its order depends on, and its labels [dependences..., letter]."""
     allowed = _may_depend(tensors)
-    return {letter: _unify_letter(u, letter, tensors, size, fixed, allowed) for letter in allowed}
+    known = u.count
+    labels = {letter: _unify_letter(u, letter, tensors, size, fixed, allowed) for letter in allowed}
+    for deps, x in labels.values():
+        if not isinstance(x, Whole) and x.size and x.flat[0] >= known:
+            _follow(u, x, deps, labels)
+    return labels
+
+
+def _follow(
+    u: Universe, x: IntArray, deps: tuple[str, ...], labels: dict[str, tuple[tuple[str, ...], Labels]]
+) -> None:
+    """New units that have an order of their own at each position of ``deps`` follow that position."""
+    for axis, dep in enumerate(deps):
+        further, onto = labels[dep]
+        if isinstance(onto, Whole):
+            u.tie(x, onto, axis)
+        elif set(further) <= set(deps):
+            places = [*(deps.index(d) for d in further), axis]
+            shape = [1] * x.ndim
+            for n, place in zip(onto.shape, places, strict=True):
+                shape[place] = n
+            u.tie(x, onto.transpose(np.argsort(places)).reshape(shape), axis)
+        else:
+            u.tie(x, FIXED, axis)
 
 
 def _unify_letter(

@@ -71,6 +71,10 @@ class Value:
     shape: tuple[int, ...]
     labels: list[Labels] | None
 
+    def __post_init__(self) -> None:
+        for x in self.labels or ():
+            assert isinstance(x, Whole) or x.ndim == self.rank, f"{self.name}: labels of another rank"
+
     @property
     def rank(self) -> int:
         return len(self.shape)

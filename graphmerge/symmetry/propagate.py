@@ -150,7 +150,11 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
         else:
             placeholders[node_name] = parameters[t.name] = Value(t.name, t.shape, None)
     for node_name, t in program.constants.items():
+        u.where = Where("constant", node_name, "")
         placeholders[node_name] = constant_value(node_name, t)
+        for axis, x in enumerate(placeholders[node_name].labels):
+            if x is FIXED:
+                u.fix((node_name, axis), "constant of the model")
     meta = {n.name: n.meta.get("val") for n in program.graph.graph.nodes if n.op == "placeholder"}
     for node_name in program.inputs:
         placeholders[node_name] = _input(u, node_name, meta.get(node_name))

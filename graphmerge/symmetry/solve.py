@@ -3,7 +3,8 @@
 The units of a graph with their ties are a relational structure, and its symmetries are the
 structure's automorphisms. They are found in four steps, none of which looks at an operator:
 
-1. units tied one to one are the same unit;
+1. units tied one to one are one *class*; each keeps the role that it plays there (the gate row and
+   the up row of one hidden unit are one class in two roles), told by refining the units first;
 2. *colour refinement* (Weisfeiler-Leman): two units keep the same colour as long as they were
    marked alike and project to, and are projected onto by, units of the same colours. A colour
    class that has more than one unit is a *sort*;
@@ -24,6 +25,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from graphmerge.axes.units import IntArray, Universe
+
+Pairs = tuple[IntArray, IntArray]
+"""A statement: unit ``a[i]`` goes with, or projects onto, unit ``b[i]`` (negative: fixed coordinates)."""
+
+Edges = tuple[IntArray, IntArray, IntArray]
+"""Projections as (tag [e], member [e], image [e])."""
 
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -59,12 +66,11 @@ class Solution:
 def solve(u: Universe, marks: Sequence[IntArray] = ()) -> Solution:
     """Find all sorts of interchangeable units; ``marks`` single out units beside those of ``u``."""
     unions, maps = _statements(u)
-    marks = [*u.marks, *marks]
+    roles = _roles(u.count, unions, maps, [*u.marks, *marks])
     while True:
         classes, count = _components(u.count, unions)
-        edges = _edges(classes, maps)
-        fixed = _fixed_classes(classes, maps)
-        colours = _refine(_first_colours(classes, count, marks, fixed), edges)
+        edges = _edges(classes, roles, maps)
+        colours = _refine(_class_colours(classes, count, roles), edges)
         groups = _large(colours)
         more = list(_coincidences(groups, edges))
         if not more:
@@ -72,10 +78,10 @@ def solve(u: Universe, marks: Sequence[IntArray] = ()) -> Solution:
         unions = [*unions, *_as_units(more, classes)]
 
 
-def _statements(u: Universe) -> tuple[list[tuple[IntArray, IntArray]], list[tuple[IntArray, IntArray]]]:
+def _statements(u: Universe) -> tuple[list[Pairs], list[Pairs]]:
     """Ties that pair units one to one, and those that project many onto one."""
-    unions: list[tuple[IntArray, IntArray]] = []
-    maps: list[tuple[IntArray, IntArray]] = []
+    unions: list[Pairs] = []
+    maps: list[Pairs] = []
     spare = u.count
     for a, b in u.ties:
         pairs = np.unique(np.stack([a, b]), axis=1) if _repeated(a) or _repeated(b) else np.stack([a, b])
@@ -111,7 +117,7 @@ def _connect(a: IntArray, b: IntArray, spare: int) -> tuple[IntArray, int]:
     return spare + component[index[: len(a)]].astype(np.int64), spare + int(count)
 
 
-def _components(count: int, unions: Sequence[tuple[IntArray, IntArray]]) -> tuple[IntArray, int]:
+def _components(count: int, unions: Sequence[Pairs]) -> tuple[IntArray, int]:
     a = np.concatenate([x for x, _ in unions] or [np.zeros(0, np.int64)])
     b = np.concatenate([y for _, y in unions] or [np.zeros(0, np.int64)])
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
@@ -119,26 +125,29 @@ def _components(count: int, unions: Sequence[tuple[IntArray, IntArray]]) -> tupl
     return classes.astype(np.int64), int(number)
 
 
-Edges = tuple[IntArray, IntArray, IntArray]
-"""Projections as (tag [e], class [e], image class [e]); fixed images have tags of their own."""
+def _roles(
+    count: int, unions: Sequence[Pairs], maps: Sequence[Pairs], marks: Sequence[IntArray]
+) -> IntArray:
+    """Colours of the single units, by their marks and all statements: units of one role look alike."""
+    every = [(a, b) for a, b in [*unions, *maps] if len(a) and b[0] >= 0]
+    tags = np.repeat(np.arange(len(every)), [len(a) for a, _ in every])
+    a, b = (np.concatenate([p[k] for p in every] or [np.zeros(0, np.int64)]) for k in (0, 1))
+    return _refine(_first_colours(count, marks, [p for p in maps if len(p[0]) and p[1][0] < 0]), (tags, a, b))
 
 
-def _edges(classes: IntArray, maps: Sequence[tuple[IntArray, IntArray]]) -> Edges:
+def _edges(classes: IntArray, roles: IntArray, maps: Sequence[Pairs]) -> Edges:
+    """Projections between classes, tagged by the statement and the roles that it joins."""
     rows = []
     for tag, (a, b) in enumerate(maps):
-        moving = b >= 0
-        if moving.any():
-            rows.append(np.stack([np.full(moving.sum(), tag), classes[a[moving]], classes[b[moving]]]))
+        if len(a) and b[0] >= 0:
+            rows.append(np.stack([np.full(len(a), tag), roles[a], roles[b], classes[a], classes[b]]))
     if not rows:
         return (np.zeros(0, np.int64),) * 3
-    every = np.unique(np.concatenate(rows, axis=1), axis=1)
-    every = every[:, every[1] != every[2]]
-    return every[0], every[1], every[2]
-
-
-def _fixed_classes(classes: IntArray, maps: Sequence[tuple[IntArray, IntArray]]) -> list[tuple[IntArray, IntArray]]:
-    """Classes with a fixed coordinate, and which: (class [k], coordinate [k]) per statement."""
-    return [(classes[a[b < 0]], b[b < 0]) for a, b in maps if (b < 0).any()]
+    every = np.concatenate(rows, axis=1)
+    every = every[:, every[3] != every[4]]
+    tags = np.unique(_hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2])), return_inverse=True)[1]
+    pairs = np.unique(np.stack([tags.ravel(), every[3], every[4]]), axis=1)
+    return pairs[0], pairs[1], pairs[2]
 
 
 def _hash(x: IntArray | np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
@@ -149,17 +158,22 @@ def _hash(x: IntArray | np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> np.
     return z ^ (z >> np.uint64(31))
 
 
-def _first_colours(
-    classes: IntArray, count: int, marks: Sequence[IntArray], fixed: Sequence[tuple[IntArray, IntArray]]
-) -> IntArray:
-    """Colours by the marks a class bears and the fixed coordinates it lies on."""
+def _first_colours(count: int, marks: Sequence[IntArray], fixed: Sequence[Pairs]) -> IntArray:
+    """Colours of units by the marks they bear and the fixed coordinates they lie on."""
     total = np.zeros(count, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for k, ids in enumerate(marks):
-            np.add.at(total, classes[ids], _hash(np.array([2 * k + 1])))
+            np.add.at(total, ids, _hash(np.array([2 * k + 1])))
         for k, (ids, coordinate) in enumerate(fixed):
-            pairs = np.unique(np.stack([ids, coordinate]), axis=1)
-            np.add.at(total, pairs[0], _hash(_hash(np.array([2 * k])) + _hash(-pairs[1])))
+            np.add.at(total, ids, _hash(_hash(np.array([2 * k])) + _hash(-coordinate)))
+    return np.unique(total, return_inverse=True)[1].astype(np.int64)
+
+
+def _class_colours(classes: IntArray, count: int, roles: IntArray) -> IntArray:
+    """Colours of classes by the roles of their units."""
+    total = np.zeros(count, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        np.add.at(total, classes, _hash(_hash(roles)))
     return np.unique(total, return_inverse=True)[1].astype(np.int64)
 
 
@@ -217,7 +231,7 @@ def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, dict[int, In
     return found
 
 
-def _coincidences(groups: Sequence[IntArray], edges: Edges) -> Iterator[tuple[IntArray, IntArray]]:
+def _coincidences(groups: Sequence[IntArray], edges: Edges) -> Iterator[Pairs]:
     """Pairs of groups that must move as one."""
     for k, maps in _maps_of(groups, edges).items():
         seen: dict[bytes, IntArray] = {}
@@ -233,7 +247,7 @@ def _coincidences(groups: Sequence[IntArray], edges: Edges) -> Iterator[tuple[In
                 yield other, image
 
 
-def _as_units(pairs: Sequence[tuple[IntArray, IntArray]], classes: IntArray) -> list[tuple[IntArray, IntArray]]:
+def _as_units(pairs: Sequence[Pairs], classes: IntArray) -> list[Pairs]:
     """Pairs of classes as pairs of units."""
     some_unit = np.zeros(int(classes.max(initial=-1)) + 1, dtype=np.int64)
     some_unit[classes] = np.arange(len(classes))

@@ -87,19 +87,26 @@ class Structure:
         fibre inside one tensor) gives an array that varies along it too.
         """
         found: dict[int, IntArray] = {}
-        for d in sorted(self.moved(name, phi), key=lambda d: self._extents(name, d)):
+        for d in sorted(self.moved(name, phi), key=lambda d: len(self._reach(name, d))):
             classes = self.labels[name][d]
             assert classes is not None
             before = phi[classes]
             for e, source in found.items():  # rows come from where the outer dimension comes from
                 if classes.shape[e] > 1:
-                    before = np.take_along_axis(before, np.broadcast_to(source, _like(classes, e)), e)
-            found[d] = _matching(before, classes, d)
+                    before = np.take_along_axis(*np.broadcast_arrays(before, source), e)
+            found[d] = _matching(before, np.broadcast_to(classes, before.shape), d)
         return found
 
-    def _extents(self, name: str, d: int) -> int:
-        classes = self.labels[name][d]
-        return 0 if classes is None else sum(n > 1 for n in classes.shape)
+    def _reach(self, name: str, d: int) -> set[int]:
+        """The dimensions that the order of dimension ``d`` varies along, and those that theirs vary along."""
+        found: set[int] = set()
+        todo = {d}
+        while todo:
+            k = todo.pop()
+            classes = self.labels[name][k]
+            found.add(k)
+            todo |= {e for e, n in enumerate(classes.shape if classes is not None else ()) if n > 1} - found
+        return found
 
 
 class IrregularError(Exception):
@@ -108,10 +115,6 @@ class IrregularError(Exception):
     def __init__(self, sort: int) -> None:
         super().__init__(sort)
         self.sort = sort
-
-
-def _like(classes: IntArray, axis: int) -> tuple[int, ...]:
-    return tuple(n if k != axis else classes.shape[axis] for k, n in enumerate(classes.shape))
 
 
 def _matching(before: IntArray, after: IntArray, axis: int) -> IntArray:

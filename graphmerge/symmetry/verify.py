@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmerge.errors import GateError, UsageError
 from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
@@ -23,7 +24,7 @@ from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
 TOLERANCE = 1e-9
 """Largest relative change of an output, in float64, under a symmetry."""
 
-_NOISE_FACTOR = 100.0
+_NOISE_FACTOR = 20.0
 _CONTROL_FACTOR = 10.0
 
 
@@ -148,7 +149,9 @@ class _Runner:
     def run(self, state: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """All floating outputs of the model under a state dict."""
         with torch.no_grad():
-            out = torch.func.functional_call(self.model, dict(state), self.args, self.kwargs)
+            out = torch.func.functional_call(
+                self.model, dict(state), self.args, self.kwargs, tie_weights=False
+            )
         return [t for t in _tensors(out) if t.is_floating_point()]
 
     def error(self, state: Mapping[str, torch.Tensor]) -> float:
@@ -156,10 +159,12 @@ class _Runner:
         return max((_change(a, b) for a, b in zip(self.reference, self.run(state), strict=True)), default=0.0)
 
     def noise(self) -> float:
-        """Change of the outputs when the weights change by far less than the tolerance: rounding alone."""
+        """Change of the outputs when the weights change by one rounding step of the model's own arithmetic."""
         worst = 0.0
-        for _ in range(2):
-            tiny = 4 * torch.finfo(self.dtype).eps
+        with _Narrowest() as seen:
+            self.run(self.state)
+        for _ in range(3):
+            tiny = torch.finfo(seen.dtype).eps
             state = {
                 n: t * (1 + tiny * torch.randn(t.shape, generator=self.generator).to(t)) if t.is_floating_point() else t
                 for n, t in self.state.items()
@@ -182,6 +187,22 @@ class _Runner:
             if largest > _CONTROL_FACTOR * tolerance:
                 break
         return largest
+
+
+class _Narrowest(TorchDispatchMode):
+    """Watches a run for the narrowest floating type that it computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.float64
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        depends = any(isinstance(x, torch.Tensor) and x.is_floating_point() for x in args)
+        for t in _tensors(out):
+            if depends and t.is_floating_point() and torch.finfo(t.dtype).eps > torch.finfo(self.dtype).eps:
+                self.dtype = t.dtype
+        return out
 
 
 def _tensors(x: Any) -> Iterator[torch.Tensor]:

@@ -7,13 +7,10 @@ from graphmerge.axes.units import Value
 
 RULES.texts(
     {
-        "aten.addbmm": "n m, b n k, b k m -> n m",
-        "aten.addmm": "... m, n k, k m -> n m",
         "aten.addmv": "n, n k, k -> n",
-        "aten.baddbmm": "..., b n k, b k m -> b n m",
         "aten.bmm": "b n k, b k m -> b n m",
         "aten.dot": "k, k ->",
-        "aten.embedding": "..., v d -> ... d | v",
+        "aten.embedding": "v d, ... -> ... d | v",
         "aten.linear": "... i, o i, o? -> ... o",
         "aten.mm": "n k, k m -> n m",
         "aten.mv": "n k, k -> n",
@@ -22,6 +19,16 @@ RULES.texts(
         "aten.bilinear": "... i, ... j, o i j, o? -> ... o",
     }
 )
+
+
+@RULES.rule("aten.addmm", "aten.addbmm", "aten.baddbmm")
+def add_product(call: Call) -> list[Value]:
+    """addmm(self, mat1, mat2): self is broadcast to the product [b, n, m]"""
+    into = "n m" if call.op != "aten.baddbmm" else "b n m"
+    addend, a, b = call.tensors()
+    batch = "b " if a.rank == 3 else ""
+    own = " ".join(into.split()[len(into.split()) - addend.rank :])
+    return call.relate(f"{own}, {batch}n k, {batch}k m -> {into}", addend, a, b)
 
 
 @RULES.rule("aten.matmul")
@@ -43,7 +50,7 @@ def einsum(call: Call) -> list[Value]:
     left, arrow, right = equation.partition("->")
     if not arrow:
         letters = [c for c in left if c.isalpha()]
-        right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+        right = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     spell = [" ".join(term.replace("...", "\N{HORIZONTAL ELLIPSIS}")) for term in (*left.split(","), right)]
     spell = [term.replace("\N{HORIZONTAL ELLIPSIS}", "...") for term in spell]
     return call.relate(", ".join(spell[:-1]) + " -> " + spell[-1], *call["tensors"])
@@ -55,10 +62,11 @@ def attention(call: Call) -> list[Value]:
     fixed = " | s t" if call["is_causal"] else ""
     q, k, v, mask = call["query"], call["key"], call["value"], call["attn_mask"]
     if call["enable_gqa"]:
-        text = "b (h r) s d, b h t d, b h t v, ... s t? -> b (h r) s v"
-        if mask is not None and mask.rank == 4:
-            text = text.replace("... s t?", "b 1 s t?" if mask.shape[1] == 1 else "b (h r) s t?")
-        return call.relate(text + fixed, q, k, v, mask, h=k.shape[1])
+        rank = mask.rank if mask is not None else 0
+        heads = "(h r) " if rank > 2 and mask.shape[-3] > 1 else "1 " if rank > 2 else ""
+        own = ("... " if rank > 3 else "") + heads + "s t?"
+        text = f"... (h r) s d, ... h t d, ... h t v, {own} -> ... (h r) s v"
+        return call.relate(text + fixed, q, k, v, mask, h=k.shape[-3])
     return call.relate(f"... s d, ... t d, ... t v, ... s t? -> ... s v{fixed}", q, k, v, mask)
 
 
