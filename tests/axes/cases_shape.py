@@ -1,0 +1,144 @@
+"""Calls of operators that move elements about."""
+
+from __future__ import annotations
+
+import torch
+from case import ATEN, SPACE, Case, ints, t
+
+_VIEWS = [
+    ((12, 5), (3, 4, 5), "split"),
+    ((3, 4, 5), (12, 5), "merge"),
+    ((3, 4, 5), (3, 20), "merge the last"),
+    ((6, 4), (3, 8), "regroup"),
+    ((3, 4, 5), (3, 4, 5), "identity"),
+    ((2, 12), (2, 3, 4), "heads"),
+    ((2, 3, 4), (24,), "flatten"),
+    ((24,), (2, 3, 4), "split in three"),
+    ((4, 6), (6, 4), "boundaries that do not nest"),
+    ((3, 1, 4), (3, 4), "drop a one"),
+    ((3, 4), (1, 3, 1, 4), "insert ones"),
+    ((2, 3, 4, 5), (6, 20), "two merges"),
+    ((2, 3, 6), (2, 3, 2, 3), "split the last of three"),
+    ((5, 6), (5, -1, 3), "minus one"),
+]
+VIEW = [
+    Case(op, (t(*a), list(b)), note=note)
+    for op in (ATEN.view.default, ATEN.reshape.default, ATEN._unsafe_view.default, ATEN.view_copy.default)
+    for a, b, note in (_VIEWS if op is ATEN.view.default else _VIEWS[:2])
+] + [
+    Case(ATEN.view_as.default, (t(12, 5), t(3, 4, 5))),
+    Case(ATEN.reshape_as.default, (t(3, 4, 5), t(12, 5))),
+    Case(ATEN.reshape_as.default, (t(3, 4), t(3, 4)), note="identity"),
+    Case(ATEN.view.dtype, (t(3, 4), torch.float32), note="bits of another type",
+         fixed={"self": (0, 1)}, because="the bytes of a number are no units"),
+]  # fmt: skip
+
+PERMUTE = [
+    Case(ATEN.permute.default, (t(2, 3, 4), [2, 0, 1])),
+    Case(ATEN.permute.default, (t(2, 3, 4), [0, -1, 1]), note="negative"),
+    Case(ATEN.transpose.int, (t(2, 3, 4), 0, -1)),
+    Case(ATEN.t.default, (t(2, 3),)),
+    Case(ATEN.t.default, (t(3),), note="a vector"),
+    Case(ATEN.movedim.int, (t(2, 3, 4, 5), 1, -1)),
+    Case(ATEN.movedim.intlist, (t(2, 3, 4, 5), [3, 0], [0, 1]), note="several"),
+    Case(ATEN.unsqueeze.default, (t(2, 3), 1)),
+    Case(ATEN.unsqueeze.default, (t(2, 3), -1), note="at the end"),
+    Case(ATEN.squeeze.default, (t(2, 1, 3, 1),)),
+    Case(ATEN.squeeze.dim, (t(2, 1, 3, 1), 1)),
+    Case(ATEN.squeeze.dim, (t(2, 3), 0), note="not of size 1"),
+    Case(ATEN.squeeze.dims, (t(2, 1, 3, 1), [1, -1])),
+]
+
+EXPAND = [
+    Case(ATEN.expand.default, (t(3, 1), [2, 3, 4])),
+    Case(ATEN.expand.default, (t(1, 3), [-1, -1]), note="as it is"),
+    Case(ATEN.broadcast_to.default, (t(3, 1), [2, 3, 4])),
+    Case(ATEN.expand_as.default, (t(3, 1), t(2, 3, 4))),
+    Case(ATEN.copy.default, (t(2, 3, 4), t(3, 1))),
+    Case(ATEN.repeat.default, (t(3, 4), [2, 1])),
+    Case(ATEN.repeat.default, (t(3, 4), [2, 3, 2]), note="with a new dimension"),
+    Case(ATEN.repeat.default, (t(3, 4), [1, 1]), note="once"),
+    Case(ATEN.tile.default, (t(3, 4), [2, 1])),
+    Case(ATEN.tile.default, (t(3, 4), [2]), note="fewer than dimensions"),
+]
+
+_x = (6, 5)
+SLICE = [
+    Case(ATEN.slice.Tensor, (t(*_x), 0, 1, 4)),
+    Case(ATEN.slice.Tensor, (t(*_x), 0, 0, 2**63 - 1), note="all"),
+    Case(ATEN.slice.Tensor, (t(*_x), 0, 0, 6, 2), note="strided"),
+    Case(ATEN.slice.Tensor, (t(*_x), 1, -3, -1), note="negative"),
+    Case(ATEN.slice.Tensor, (t(*_x), 1, 2, 3), note="one row"),
+    Case(ATEN.select.int, (t(*_x), 0, 2)),
+    Case(ATEN.select.int, (t(4, *_x), 1, -1), note="negative"),
+    Case(ATEN.split.Tensor, (t(7, 5), 3)),
+    Case(ATEN.split.sizes, (t(2, 7), [3, 4], 1)),
+    Case(ATEN.split_with_sizes.default, (t(2, 7), [3, 1, 3], -1)),
+    Case(ATEN.chunk.default, (t(7, 5), 2)),
+    Case(ATEN.unbind.int, (t(3, 5, 2), 1)),
+    Case(ATEN.slice_scatter.default, (t(6, 5), t(2, 5), 0, 1, 3)),
+    Case(ATEN.slice_scatter.default, (t(6, 5), t(6, 2), 1, 0, 2), note="at the start"),
+    Case(ATEN.slice_scatter.default, (t(6, 5), t(6, 5), 1), note="all"),
+    Case(ATEN.slice_scatter.default, (t(6, 5), t(3, 5), 0, 0, 6, 2), note="strided",
+         fixed={"self": (0, 1), "src": (0, 1)}, because="too rare for a rule"),
+]  # fmt: skip
+
+CAT = [
+    Case(ATEN.cat.default, ([t(2, 5), t(3, 5)],)),
+    Case(ATEN.cat.default, ([t(5, 2), t(5, 3), t(5, 4)], -1), note="the last"),
+    Case(ATEN.cat.default, ([t(0), t(3, 5)],), note="with nothing"),
+    Case(ATEN.cat.default, ([t(1, 5), t(4, 5)],), note="one row before"),
+    Case(ATEN.concat.default, ([t(2, 5), t(3, 5)],)),
+    Case(ATEN.stack.default, ([t(3, 5), t(3, 5)],)),
+    Case(ATEN.stack.default, ([t(3, 5), t(3, 5), t(3, 5)], -1), note="the last"),
+]
+
+REORDER = [
+    Case(ATEN.roll.default, (t(5, 3), [2], [0])),
+    Case(ATEN.roll.default, (t(5, 3), [1, -1], [0, -1]), note="two"),
+    Case(ATEN.roll.default, (t(5, 3), [1]), note="flat", fixed={"self": (0, 1)}, because="crosses rows"),
+    Case(ATEN.flip.default, (t(5, 3), [0, -1])),
+    Case(ATEN.constant_pad_nd.default, (t(3, 5), [1, 2])),
+    Case(ATEN.constant_pad_nd.default, (t(2, 3, 5), [0, 0, 2, 1]), note="channels"),
+    Case(ATEN.constant_pad_nd.default, (t(3, 5), [-1, -1]), note="negative",
+         fixed={"self": (1,)}, because="cut away"),
+    Case(ATEN.constant_pad_nd.default, (t(3, 5), [-1, 2], 1.0), note="both signs"),
+    Case(ATEN.constant_pad_nd.default, (t(3, 5), [0, 0]), note="nothing"),
+    Case(ATEN.unfold.default, (t(3, 6), 1, 3, 1), fixed={"self": (1,)}, because=SPACE),
+]  # fmt: skip
+
+_rows = torch.tensor([[0, 1, 1, 2], [2, 2, 3, 3]])
+_points = ints(0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4)
+_mask = torch.tensor([True, False, True, True])
+_ONCE = {"self": (0, 1, 2), "values": (0,)}
+_SAME = "an index known when tracing would permit more"
+INDEX = [
+    Case(ATEN.index.Tensor, (t(4, 5), [_rows]), fixed=_ONCE, because=_SAME),
+    Case(ATEN.index.Tensor, (t(3, 5, 4), [None, _points]), note="the second"),
+    Case(ATEN.index.Tensor, (t(5, 5, 4), [_points, _points]), note="adjacent", fixed={"self": (0, 1)}, because=_SAME),
+    Case(ATEN.index.Tensor, (t(5, 4, 5), [_points, None, _points]), note="not adjacent",
+         fixed={"self": (0, 2)}, because=_SAME),
+    Case(ATEN.index.Tensor, (t(2, 5, 4, 5), [None, _points, None, _points]), note="not adjacent, inside",
+         fixed={"self": (1, 3)}, because=_SAME),
+    Case(ATEN.index.Tensor, (t(4, 3), [_mask]), note="mask", fixed={"self": (0, 1)}, because=_SAME),
+    Case(ATEN.index.Tensor, (t(3, 5, 4), [None, torch.tensor(2)]), note="a scalar",
+         fixed={"self": (1,)}, because="never read"),
+    Case(ATEN.index.Tensor, (t(5, 5, 4), [_points[:, None], _points]), note="crossed"),
+    Case(ATEN._unsafe_index.Tensor, (t(3, 5, 4), [None, _points])),
+    Case(ATEN.index_select.default, (t(3, 5), 1, _points)),
+    Case(ATEN.index_select.default, (t(5, 3), -2, _points), note="negative"),
+    Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(2, 3)),
+         fixed={"self": (0,), "values": (0,)}, because=_SAME),
+    Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(3)), note="one row", fixed={"self": (0,)}, because=_SAME),
+    Case(ATEN.index_put.default, (t(3, 5), [None, ints(1, 3)], t(())), note="one number",
+         fixed={"self": (1,)}, because=_SAME),
+    Case(ATEN._unsafe_index_put.default, (t(5, 3), [ints(1, 3)], t(2, 3)),
+         fixed={"self": (0,), "values": (0,)}, because=_SAME),
+    Case(ATEN.gather.default, (t(5, 4), 0, torch.tensor([[0, 1, 2, 3], [4, 4, 0, 0]])),
+         fixed={"self": (0, 1)}, because=_SAME),
+    Case(ATEN.gather.default, (t(5, 4), 0, _points[:, None].expand(15, 4)), note="alike for all"),
+    Case(ATEN.gather.default, (t(5, 4), 0, torch.tensor([[0, 1], [4, 3]])), note="a part",
+         fixed={"self": (0, 1)}, because=_SAME),
+]  # fmt: skip
+
+CASES = [*VIEW, *PERMUTE, *EXPAND, *SLICE, *CAT, *REORDER, *INDEX]
