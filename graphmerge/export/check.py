@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def check_against_model(
     _check_plain(state, path)
     twins = _ties(reference)
     filled = {name: state[found] for name in reference if (found := _source(name, twins, state))}
-    _check_names(state, filled, reference, path)
+    _check_names(state, filled, twins, path)
     _check_shapes(filled, reference, path)
     _check_dtypes(filled, reference, path)
     _check_ties(filled, twins, path)
@@ -117,11 +117,11 @@ def _check_plain(state: Mapping[str, Tensor], path: str | Path) -> None:
 def _check_names(
     state: Mapping[str, Tensor],
     filled: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor],
+    twins: Mapping[str, list[str]],
     path: str | Path,
 ) -> None:
-    missing = [name for name in reference if name not in filled]
-    extra = [name for name in state if name not in reference]
+    missing = [name for name in twins if name not in filled]
+    extra = [name for name in state if name not in twins]
     if not missing and not extra:
         return
     seen = [f"{len(missing)} missing: {listing(missing)}"] if missing else []
@@ -129,34 +129,32 @@ def _check_names(
     raise InputError(
         refusal(
             f"{str(path)!r} does not have the model's names.",
-            expected=f"the {len(reference)} names of the model",
+            expected=f"the {len(twins)} names of the model",
             seen="; ".join(seen),
             means="it belongs to another architecture, or wraps the model; no name is changed silently",
-            fix=_renaming(state, reference) or "check that model and checkpoint belong together",
+            fix=_renaming(state, twins) or "check that model and checkpoint belong together",
         )
     )
 
 
-def _renaming(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str | None:
-    """The prefix which, taken off or put on, gives all of the model's names."""
-    for prefix in _prefixes(state, reference):
-        if all(prefix + name in state for name in reference):
-            copy = (
-                " (a second copy of the model, such as an EMA)" if all(n in state for n in reference) else ""
-            )
+def _renaming(state: Collection[str], twins: Mapping[str, list[str]]) -> str | None:
+    """The prefix which, taken off or put on, gives all of the model's names or a tied twin of each."""
+    for prefix in _prefixes(state, twins):
+        if all(any(prefix + twin in state for twin in names) for names in twins.values()):
+            copy = " (a second copy of the model, such as an EMA)" if all(n in state for n in twins) else ""
             return (
                 f"the names under {prefix!r}{copy} match the model: to use them, save"
                 f" {{k.removeprefix({prefix!r}): v for k, v in state.items() if k.startswith({prefix!r})}}"
             )
-    for prefix in _prefixes(reference, state):
-        if all(name.removeprefix(prefix) in state for name in reference):
+    for prefix in _prefixes(twins, state):
+        if all(any(twin.removeprefix(prefix) in state for twin in names) for names in twins.values()):
             return (
                 f"the model's names begin with {prefix!r}, the file's do not: save it with that prefix put on"
             )
     return None
 
 
-def _prefixes(longer: Mapping[str, Tensor], shorter: Mapping[str, Tensor]) -> list[str]:
+def _prefixes(longer: Iterable[str], shorter: Collection[str]) -> list[str]:
     """Prefixes that turn a name of ``shorter`` into one of ``longer``, the commonest first."""
     counts: Counter[str] = Counter()
     for name in longer:

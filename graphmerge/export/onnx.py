@@ -19,8 +19,8 @@ from graphmerge.export.message import refusal
 from graphmerge.export.parity import Parity, Tolerance, open_session
 from graphmerge.export.staging import publish_file, refuse_unless_file, staging, system_faults
 
-SINGLE_FILE_LIMIT = (1 << 31) - (1 << 26)
-"""Bytes of weights in one file: protobuf ends at 2 GiB, and the graph needs some of it."""
+SINGLE_FILE_LIMIT = 3 << 29
+"""Bytes of weights in one file, where torch's exporter draws the line; protobuf ends at 2 GiB."""
 
 CHECKABLE = (torch.float16, torch.float32, torch.float64)
 """Float dtypes that onnxruntime computes on the CPU."""

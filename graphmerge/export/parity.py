@@ -86,10 +86,11 @@ class Parity:
         a, b = got.astype(np.float64), wanted.astype(np.float64)
         alike = (a == b) | (np.isnan(a) & np.isnan(b))
         with np.errstate(invalid="ignore"):
-            difference = np.where(alike, 0.0, np.nan_to_num(np.abs(a - b), nan=np.inf))
-            agrees = alike | (difference <= self.tolerance.atol + self.tolerance.rtol * np.abs(b))
+            difference = np.where(alike, 0.0, np.abs(a - b))
+            difference[np.isnan(difference)] = np.inf
+            allowed = np.where(np.isfinite(b), self.tolerance.atol + self.tolerance.rtol * np.abs(b), 0.0)
         worst = float(difference.max(initial=0.0))
-        if not agrees.all():
+        if not (difference <= allowed).all():
             within = f"differences within {self.tolerance.atol:g} + {self.tolerance.rtol:g} * |torch|"
             raise GateError(_mismatch(self.path, what, batch, within, f"a difference of {worst:.3g}"))
         return worst

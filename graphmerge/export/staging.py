@@ -62,7 +62,8 @@ def publish_folder(source: Path, target: Path) -> None:
     """Move a staged folder to ``target``; an old output comes back should the move fail."""
     with system_faults("write", target):
         for path in [*source.rglob("*"), source]:
-            _sync(path)
+            if not path.is_symlink():
+                _sync(path)
         if target.exists():
             target.rename(source.parent / PREVIOUS)
         source.rename(target)

@@ -39,6 +39,10 @@ def prefixed(prefix: str) -> State:
     return {prefix + name: tensor for name, tensor in Tied().state_dict().items()}
 
 
+def prefixed_without(prefix: str, *names: str) -> State:
+    return {prefix + name: tensor for name, tensor in without(*names).items()}
+
+
 def without(*names: str) -> State:
     return {name: tensor for name, tensor in Tied().state_dict().items() if name not in names}
 
@@ -52,6 +56,7 @@ REFUSED: dict[str, tuple[Callable[[], State], list[str]]] = {
         ["the names under 'module.'", "removeprefix('module.')"],
     ),
     "row 10, nested": (lambda: prefixed("_orig_mod.module."), ["the names under '_orig_mod.module.'"]),
+    "row 10, tied twin left out": (lambda: prefixed_without("m.", "head.weight"), ["the names under 'm.'"]),
     "row 10, EMA copy": (lambda: {**prefixed("ema."), **changed()}, ["second copy", "under 'ema.'"]),
     "row 11, untied": (
         lambda: changed(head__weight=torch.ones(5, 3)),
