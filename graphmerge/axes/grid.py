@@ -8,7 +8,7 @@ is composed of the functions here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -292,3 +292,32 @@ def _stack(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int
         shape[axis] = n
         rows.append(np.broadcast_to(arrays[0].take([0], axis) if isinstance(x, Whole) else x, shape))
     return np.concatenate(rows, axis)
+
+
+def unrouted(u: Universe, grid: Grid, axes: Iterable[int]) -> Grid:
+    """The grid with one order for all choices of routing along ``axes``."""
+    labels = list(grid.labels)
+    for k, x in enumerate(labels):
+        if not isinstance(x, Whole) and dependences(x, k) & set(axes):
+            shape = [1] * grid.rank
+            shape[k] = grid.shape[k]
+            labels[k] = u.new(tuple(shape))
+            u.tie(x, labels[k], k)
+    return Grid(grid.shape, tuple(labels))
+
+
+def route(u: Universe, grid: Grid, axis: int, size: int) -> Grid | None:
+    """Positions of ``axis`` picked by an index tensor of ``size`` elements that is not known.
+
+    Every position is shown in turn, so that no choice goes unseen; None where there is no room.
+    The picked dimension itself is fixed.
+    """
+    if size < grid.shape[axis]:
+        return None
+    u.tie(grid.labels[axis], FIXED, axis)
+    index = np.arange(size) % grid.shape[axis]
+    labels = [
+        FIXED if k == axis else x if isinstance(x, Whole) or x.shape[axis] == 1 else np.take(x, index, axis)
+        for k, x in enumerate(grid.labels)
+    ]
+    return Grid((*grid.shape[:axis], size, *grid.shape[axis + 1 :]), tuple(labels))

@@ -8,13 +8,13 @@ one rule for everything torch tags as pointwise. What is not found is fixed and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from graphmerge.axes.grid import Grid
+from graphmerge.axes.grid import Grid, unrouted
 from graphmerge.axes.rule import relate
 from graphmerge.axes.units import ANY, FIXED, Labels, Universe, Value, fixed_value
 
@@ -46,19 +46,26 @@ class Call:
         """Apply a rule text to ``values`` and all outputs."""
         return relate(self.u, text, values, self.outputs, sizes)
 
-    def grid(self, value: Value) -> Grid:
-        """The labels of a value; a parameter nobody has read yet is labelled now."""
+    def grid(self, value: Value, touched: Iterable[int] | None = None) -> Grid:
+        """The labels of a value; a parameter nobody has read yet is labelled now.
+
+        ``touched`` are the dimensions that the operator changes (None: any of them): orders that
+        depend on routing along those are made one.
+        """
         if value.labels is None:
             value.labels = fresh_labels(self.u, value.shape)
-        return Grid(value.shape, tuple(value.labels))
+        loose = value.routed.keys() if touched is None else value.routed.keys() & set(touched)
+        return unrouted(self.u, Grid(value.shape, tuple(value.labels)), loose)
 
     def result(self, grid: Grid, source: Value, dims: Mapping[int, int] | None = None) -> list[Value]:
         """The single output with these labels; ``dims`` maps source dimensions to those of the output."""
         name, shape = self.outputs[0]
         assert grid.shape == shape, f"{self.op}: the rule gives {grid.shape}, the operator {shape}"
-        for a, b in (dims if dims is not None else {k: k for k in range(source.rank)}).items():
+        same = dims if dims is not None else {k: k for k in range(source.rank)}
+        for a, b in same.items():
             self.u.link((source.name, a), (name, b))
-        return [Value(name, shape, list(grid.labels))]
+        routed = {same[d]: key for d, key in source.routed.items() if d in same and shape[same[d]] == source.shape[d]}
+        return [Value(name, shape, list(grid.labels), routed)]
 
     def fix(self, value: Value, axis: int, reason: str) -> None:
         """Fix one dimension of a value."""

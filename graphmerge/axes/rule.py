@@ -22,7 +22,7 @@ from math import prod
 
 import numpy as np
 
-from graphmerge.axes.grid import Grid, dependences, join, split
+from graphmerge.axes.grid import Grid, dependences, join, split, unrouted
 from graphmerge.axes.units import ANY, FIXED, IntArray, Labels, Universe, Value, Whole
 
 Dim = tuple[str, ...]
@@ -68,6 +68,11 @@ class Tensor:
     letters: tuple[str, ...]
     grid: Grid | None
 
+    def routed(self) -> dict[str, str]:
+        """The index tensor behind each routed letter."""
+        found = self.value.routed.items() if self.value else ()
+        return {self.dims[d][0]: key for d, key in found if len(self.dims[d]) == 1}
+
 
 def relate(
     u: Universe,
@@ -83,12 +88,16 @@ def relate(
     results = [(s, _fit(d, len(s), n)) for (n, s), d in zip(outputs, rule.outputs, strict=True)]
     size = _letter_sizes([*terms, *results], dict(sizes or {}), text)
     tensors = [_spread(u, v, d, size) for (v, _), (_, d) in zip(present, terms, strict=True)]
+    routed = _one_routing(u, tensors)
     everything = [*tensors, *(_empty(d, s, size) for s, d in results)]
     labels = _unify(u, everything, size, rule.fixed)
     for t in tensors:
         _label_parameter(u, t, labels, size)
     _link(u, everything, [v.name for v, _ in present] + [n for n, _ in outputs], size, rule.fixed)
-    return [_assemble(u, n, s, d, labels, size) for (n, _), (s, d) in zip(outputs, results, strict=True)]
+    made = [_assemble(u, n, s, d, labels, size) for (n, _), (s, d) in zip(outputs, results, strict=True)]
+    for value, (_, dims) in zip(made, results, strict=True):
+        value.routed = {k: routed[d[0]] for k, d in enumerate(dims) if len(d) == 1 and d[0] in routed}
+    return made
 
 
 def _fit(dims: tuple[Dim, ...], rank: int, name: str) -> tuple[Dim, ...]:
@@ -124,7 +133,8 @@ def _spread(u: Universe, value: Value, dims: tuple[Dim, ...], size: dict[str, in
     letters = _letters(dims, value.shape, size)
     if value.labels is None:
         return Tensor(value, dims, letters, None)
-    grid = Grid(value.shape, tuple(value.labels))
+    composite = [k for k in value.routed if len(dims[k]) > 1]
+    grid = unrouted(u, Grid(value.shape, tuple(value.labels)), composite)
     axis = 0
     for n, dim in zip(value.shape, dims, strict=True):
         whole = n
@@ -144,6 +154,20 @@ def _letters(dims: tuple[Dim, ...], shape: tuple[int, ...], size: dict[str, int]
         else:
             names += [f"#{k}.{i}={d}" if d.isdigit() else d for i, d in enumerate(dim)]
     return tuple(names)
+
+
+def _one_routing(u: Universe, tensors: Sequence[Tensor]) -> dict[str, str]:
+    """Letters routed by one index tensor, wherever an order depends on them; others lose their routing."""
+    keys: dict[str, set[str]] = {}
+    for t in tensors:
+        for axis, letter in enumerate(t.letters):
+            if t.grid and any(axis in dependences(x, k) for k, x in enumerate(t.grid.labels)):
+                keys.setdefault(letter, set()).add(t.routed().get(letter, ""))
+    mixed = {letter for letter, found in keys.items() if len(found) > 1}
+    for t in tensors:
+        if t.grid and mixed & t.routed().keys():
+            t.grid = unrouted(u, t.grid, [k for k, letter in enumerate(t.letters) if letter in mixed])
+    return {letter: min(found) for letter, found in keys.items() if letter not in mixed and "" not in found}
 
 
 def _empty(dims: tuple[Dim, ...], shape: tuple[int, ...], size: dict[str, int]) -> Tensor:

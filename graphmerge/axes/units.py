@@ -65,11 +65,17 @@ class Link:
 
 @dataclass
 class Value:
-    """A tensor as the rules see it. ``labels`` is None for a parameter nobody has read yet."""
+    """A tensor as the rules see it. ``labels`` is None for a parameter nobody has read yet.
+
+    ``routed`` names, for a dimension, the index tensor that chose what stands at its positions
+    (which expert serves a token). That is not known when tracing: the labels of other dimensions
+    show every choice in turn along it, and may be compared only with labels routed alike.
+    """
 
     name: str
     shape: tuple[int, ...]
     labels: list[Labels] | None
+    routed: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for x in self.labels or ():

@@ -56,9 +56,6 @@ def pool_with_indices(call: Call) -> list[Value]:
     return call.relate(f"... {space} -> ... {out}, ... {out} | {space} {out}", call["self"])
 
 
-RULES.texts({"aten.channel_shuffle": "n (g c) ... -> n (c g) ..."})
-
-
 @RULES.rule("aten.grid_sampler_2d")
 def grid_sampler(call: Call) -> list[Value]:
     """grid_sampler_2d(input [n, c, h, w], grid [n, y, x, 2]) -> [n, c, y, x]"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphmerge.axes.grid import route
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.units import Value
 
@@ -85,7 +86,17 @@ def embedding_bag(call: Call) -> list[Value]:
 
 @RULES.rule("transformers.grouped_mm_fallback", "aten._grouped_mm")
 def grouped_mm(call: Call) -> list[Value]:
-    """grouped_mm(x [tokens, k], w [experts, k, m], offs [experts]): tokens sorted by expert"""
+    """grouped_mm(x [tokens, k], w [experts, k, m], offs [experts]): tokens sorted by expert
+
+    Which expert serves a token is data; all that is known is that the same offsets mean the same expert.
+    """
     x, w = call.tensors()[:2]
-    text = "t k, e k m -> t m | t e" if w.rank == 3 and x.rank == 2 else None
-    return call.relate(text, x, w) if text else call.fix_all("a grouped matrix product of this form has no rule")
+    if x.rank != 2 or w.rank != 3 or len(call.tensors()) < 3:
+        return call.fix_all("a grouped matrix product of this form has no rule")
+    key = call.tensors()[2].name
+    served = route(call.u, call.grid(w), 0, x.shape[0])
+    if served is None:
+        return call.relate("t k, e k m -> t m | t e", x, w)
+    call.u.link((w.name, 0), (call.outputs[0][0], 0))
+    call.u.fix((w.name, 0), "the router names experts by number")
+    return call.relate("t k, t k m -> t m | t", x, Value(w.name, served.shape, list(served.labels), {0: key}))

@@ -3,52 +3,85 @@
 from __future__ import annotations
 
 from graphmerge.axes.registry import RULES, Call
+from graphmerge.axes.rule import relate
 from graphmerge.axes.units import Value
 
-_BATCH_NORM = "n c ..., c?, c?, c?, c? -> n c ..., {a}, {b}"
+
+def _mixing(
+    call: Call, text: str, statistics: str, sizes: tuple[int, ...], *values: Value | None, **factors: int
+) -> list[Value]:
+    """A rule whose operator also computes ``statistics``, of shape ``sizes``, that it does not return.
+
+    They stand in the rule as one more output: where a dimension is missing from them its positions
+    are mixed, so that no other dimension may have an order that varies along it.
+    """
+    body, _, fixed = text.partition("|")
+    outputs = (*call.outputs, (f"{call.outputs[0][0]} statistics", sizes))
+    return relate(call.u, f"{body}, {statistics} | {fixed}", values, outputs, factors)[:-1]
 
 
 @RULES.rule("aten._native_batch_norm_legit_no_training")
 def batch_norm(call: Call) -> list[Value]:
     """batch_norm(input [n, c, ...], weight?, bias?, running_mean, running_var, ...) -> (out, save, save)"""
-    saved = ["c" if shape != (0,) else "z" for _, shape in call.outputs[1:]]
-    values = (call["input"], call["weight"], call["bias"], call["running_mean"], call["running_var"])
-    return call.relate(_BATCH_NORM.format(a=saved[0], b=saved[1]) + " | z", *values)
+    values = [call["input"], call["weight"], call["bias"], call["running_mean"], call["running_var"]]
+    return call.relate(f"n c ..., c?, c?, c?, c? -> n c ..., {_saved(call)} | z", *values)
+
+
+def _saved(call: Call) -> str:
+    """The terms of the two saved statistics, which may be empty."""
+    return ", ".join("c" if shape != (0,) else "z" for _, shape in call.outputs[1:])
 
 
 @RULES.rule("aten._native_batch_norm_legit")
-def batch_norm_without_statistics(call: Call) -> list[Value]:
-    """no_stats(input [n, c, ...], weight?, bias?, bool training, ...) -> (out, save, save)"""
-    saved = ["c" if shape != (0,) else "z" for _, shape in call.outputs[1:]]
-    text = f"n c ..., c?, c? -> n c ..., {saved[0]}, {saved[1]} | z"
-    return call.relate(text, call["input"], call["weight"], call["bias"])
+def batch_norm_of_batch(call: Call) -> list[Value]:
+    """(input [n, c, ...], weight?, bias?, running_mean?, running_var?, bool training, ...) -> (out, save, save)"""
+    values = [
+        call["input"],
+        call["weight"],
+        call["bias"],
+        call.args.get("running_mean"),
+        call.args.get("running_var"),
+    ]
+    text = f"n c ..., c?, c?, c?, c? -> n c ..., {_saved(call)} | z"
+    return _mixing(call, text, "c", call["input"].shape[1:2], *values)
 
 
 @RULES.rule("aten.layer_norm", "aten.rms_norm")
 def layer_norm(call: Call) -> list[Value]:
     """layer_norm(input, int[] normalized_shape, weight?, bias?): over the last dimensions"""
-    axes = " ".join("abcdef"[: len(call["normalized_shape"])])
-    values = [call["input"], call["weight"], call.args.get("bias")]
-    return call.relate(f"... {axes}, {axes}?, {axes}? -> ... {axes}", *values)
+    count = len(call["normalized_shape"])
+    axes = " ".join("abcdef"[:count])
+    x: Value = call["input"]
+    text = f"... {axes}, {axes}?, {axes}? -> ... {axes}"
+    return _mixing(call, text, "...", x.shape[: x.rank - count], x, call["weight"], call.args.get("bias"))
 
 
 @RULES.rule("aten.group_norm")
 def group_norm(call: Call) -> list[Value]:
     """group_norm(input [n, g*c, ...], int num_groups, weight?, bias?): over each group's channels"""
     text = "n (g c) ..., (g c)?, (g c)? -> n (g c) ..."
-    return call.relate(text, call["input"], call["weight"], call["bias"], g=call["num_groups"])
+    x, groups = call["input"], call["num_groups"]
+    return _mixing(call, text, "n g", (x.shape[0], groups), x, call["weight"], call["bias"], g=groups)
 
 
-RULES.texts(
-    {
-        "aten._log_softmax": "... -> ...",
-        "aten._softmax": "... -> ...",
-        "aten.instance_norm": "n c ..., c?, c?, c?, c? -> n c ...",
-        "aten.log_softmax": "... -> ...",
-        "aten.softmax": "... -> ...",
-        "aten._safe_softmax": "... -> ...",
-    }
-)
+@RULES.rule("aten.instance_norm")
+def instance_norm(call: Call) -> list[Value]:
+    """instance_norm(input [n, c, ...], weight?, bias?, running_mean?, running_var?, ...)"""
+    values = [call[k] for k in ("input", "weight", "bias", "running_mean", "running_var")]
+    return _mixing(call, "n c ..., c?, c?, c?, c? -> n c ...", "n c", call["input"].shape[:2], *values)
+
+
+@RULES.rule("aten._log_softmax", "aten._softmax", "aten._safe_softmax", "aten.log_softmax", "aten.softmax")
+def softmax(call: Call) -> list[Value]:
+    """softmax.int(self, int dim): each number divided by a sum over ``dim``"""
+    x: Value = call["self"]
+    if x.rank == 0:
+        return call.relate("->", x)
+    axis = call["dim"] % x.rank
+    letters = list("abcdefgh"[: x.rank])
+    sums = [c for k, c in enumerate(letters) if k != axis]
+    sizes = tuple(n for k, n in enumerate(x.shape) if k != axis)
+    return _mixing(call, f"{' '.join(letters)} -> {' '.join(letters)}", " ".join(sums), sizes, x)
 
 
 @RULES.rule("aten._weight_norm_interface", "aten._weight_norm")

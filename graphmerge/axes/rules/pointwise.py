@@ -10,11 +10,14 @@ RULES.texts(
         f"aten.{name}": "... -> ..."
         for name in (
             "_to_copy", "alias", "clone", "contiguous", "detach", "detach_copy", "dropout", "feature_dropout",
-            "alias_copy", "lift_fresh_copy", "to", "native_dropout", "_conj", "_neg_view", "real", "imag",
+            "alias_copy", "lift_fresh_copy", "to", "_conj", "_neg_view", "real", "imag",
             "hardswish", "log_sigmoid",
         )
     }
 )  # fmt: skip
+
+
+RULES.texts({"aten.native_dropout": "... -> ..., ..."})
 
 
 @RULES.rule("aten.prelu", "aten._prelu_kernel")

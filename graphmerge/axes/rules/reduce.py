@@ -55,7 +55,9 @@ def scan(call: Call) -> list[Value]:
 @RULES.rule("aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.topk", "aten.sort", "aten.median", "aten.mode")
 def places(call: Call) -> list[Value]:
     """max.dim(self, int dim, bool keepdim) -> (values, indices): an index names a position"""
-    if call["self"].rank == 0 or ("dim" not in call.args and call.op in ("aten.max", "aten.min")):
+    if len(call.tensors()) == 2:  # max.other: the larger of two, element by element
+        return call.relate("..., ... -> ...", *call.tensors())
+    if call["self"].rank == 0 or ("dim" not in call.args and call.op in ("aten.max", "aten.min", "aten.median")):
         return reduction(call)
     return _along(call, "positions along it are numbered")
 

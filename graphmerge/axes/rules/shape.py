@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from graphmerge.axes.grid import Grid, concat, expand, insert_dims, join, pick_dims, regroup, take
+from graphmerge.axes.grid import (
+    Grid,
+    concat,
+    dependences,
+    expand,
+    insert_dims,
+    join,
+    pick_dims,
+    regroup,
+    route,
+    take,
+)
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.units import ANY, FIXED, Value
 
 
-@RULES.rule("aten.view", "aten._unsafe_view", "aten.reshape", "aten.view_copy")
+@RULES.rule(
+    "aten.view", "aten._unsafe_view", "aten.reshape", "aten.view_copy", "aten.view_as", "aten.reshape_as"
+)  # fmt: skip
 def view(call: Call) -> list[Value]:
     """view(self, SymInt[] size): row-major, so only the boundaries between dimensions change"""
     x: Value = call["self"]
+    if "dtype" in call.args:
+        return call.fix_all("its bytes are read as another type")
     name, shape = call.outputs[0]
     for a, b in _aligned_dims(x.shape, shape):
         call.u.link((x.name, a), (name, b))
@@ -32,15 +49,25 @@ def _aligned_dims(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[int,
 
 @RULES.rule("aten.permute", "aten.transpose", "aten.t", "aten.movedim")
 def permute(call: Call) -> list[Value]:
-    """permute(self, int[] dims), transpose(self, int dim0, int dim1), t(self)"""
+    """permute(self, int[] dims), transpose(self, int dim0, int dim1), t(self), movedim(self, source, destination)"""
     x: Value = call["self"]
     order = list(range(x.rank))
-    if "dims" in call.args:
+    if call.op == "aten.movedim":
+        order = _movedim(x.rank, call["source"], call["destination"])
+    elif "dims" in call.args:
         order = [d % x.rank for d in call["dims"]]
     else:
         a, b = (call["dim0"] % x.rank, call["dim1"] % x.rank) if "dim0" in call.args else (0, x.rank - 1)
         order[a], order[b] = order[b], order[a]
-    return call.result(pick_dims(call.grid(x), order), x, {k: i for i, k in enumerate(order)})
+    return call.result(pick_dims(call.grid(x, ()), order), x, {k: i for i, k in enumerate(order)})
+
+
+def _movedim(rank: int, source: int | Sequence[int], destination: int | Sequence[int]) -> list[int]:
+    """The order that movedim brings the dimensions into."""
+    old, new = ([d % rank for d in ([x] if isinstance(x, int) else x)] for x in (source, destination))
+    rest = iter(k for k in range(rank) if k not in old)
+    moved = dict(zip(new, old, strict=True))
+    return [moved[k] if k in moved else next(rest) for k in range(rank)]
 
 
 @RULES.rule("aten.unsqueeze")
@@ -48,7 +75,7 @@ def unsqueeze(call: Call) -> list[Value]:
     """unsqueeze(self, int dim)"""
     x: Value = call["self"]
     at = call["dim"] % (x.rank + 1)
-    return call.result(insert_dims(call.grid(x), [at]), x, {k: k + (k >= at) for k in range(x.rank)})
+    return call.result(insert_dims(call.grid(x, ()), [at]), x, {k: k + (k >= at) for k in range(x.rank)})
 
 
 @RULES.rule("aten.squeeze")
@@ -58,7 +85,7 @@ def squeeze(call: Call) -> list[Value]:
     dims = call.args.get("dim", list(range(x.rank)))
     gone = {d % x.rank for d in ([dims] if isinstance(dims, int) else dims) if x.shape[d] == 1}
     kept = [k for k in range(x.rank) if k not in gone]
-    return call.result(pick_dims(call.grid(x), kept), x, {k: i for i, k in enumerate(kept)})
+    return call.result(pick_dims(call.grid(x, ()), kept), x, {k: i for i, k in enumerate(kept)})
 
 
 @RULES.rule("aten.expand", "aten.broadcast_to")
@@ -75,6 +102,7 @@ def repeat(call: Call) -> list[Value]:
     """repeat(self, SymInt[] repeats): copies of one tensor are alike, so they may change places"""
     x: Value = call["self"]
     times = call.args.get("repeats", call.args.get("dims"))
+    times = [1] * (x.rank - len(times)) + list(times)
     lead = len(times) - x.rank
     grid = insert_dims(call.grid(x), range(lead))
     for axis, n in enumerate(times):
@@ -89,7 +117,7 @@ def select(call: Call) -> list[Value]:
     """select.int(self, int dim, SymInt index): one position, singled out"""
     x: Value = call["self"]
     axis = call["dim"] % x.rank
-    one = take(call.u, call.grid(x), axis, np.array([call["index"] % x.shape[axis]]))
+    one = take(call.u, call.grid(x, [axis]), axis, np.array([call["index"] % x.shape[axis]]))
     kept = [k for k in range(x.rank) if k != axis]
     return call.result(pick_dims(one, kept), x, {k: i for i, k in enumerate(kept)})
 
@@ -101,8 +129,8 @@ def slice_(call: Call) -> list[Value]:
     axis = call["dim"] % x.rank
     index = np.arange(x.shape[axis])[call["start"] : call["end"] : call["step"]]
     if len(index) == x.shape[axis]:
-        return call.result(call.grid(x), x)
-    return call.result(take(call.u, call.grid(x), axis, index), x)
+        return call.result(call.grid(x, ()), x)
+    return call.result(take(call.u, call.grid(x, [axis]), axis, index), x)
 
 
 @RULES.rule("aten.split_with_sizes", "aten.split", "aten.unbind", "aten.chunk")
@@ -113,7 +141,7 @@ def split(call: Call) -> list[Value]:
     results, start = [], 0
     for name, shape in call.outputs:
         size = shape[axis] if len(shape) == x.rank else 1
-        part = take(call.u, call.grid(x), axis, np.arange(start, start + size))
+        part = take(call.u, call.grid(x, [axis]), axis, np.arange(start, start + size))
         kept = [k for k in range(x.rank) if len(shape) == x.rank or k != axis]
         one = Call(call.op, {}, ((name, shape),), call.u)
         results += one.result(pick_dims(part, kept), x, {k: i for i, k in enumerate(kept)})
@@ -153,6 +181,14 @@ def reorder(call: Call) -> list[Value]:
         index = np.arange(x.shape[d])
         grid = take(call.u, grid, d % x.rank, np.roll(index, shifts[i]) if shifts else index[::-1])
     return call.result(grid, x)
+
+
+@RULES.rule("aten.channel_shuffle")
+def channel_shuffle(call: Call) -> list[Value]:
+    """channel_shuffle(self [n, g*c, ...], SymInt groups) -> [n, c*g, ...]: every channel goes its own way"""
+    x: Value = call["self"]
+    index = np.arange(x.shape[1]).reshape(call["groups"], -1).T.ravel()
+    return call.result(take(call.u, call.grid(x), 1, index), x)
 
 
 @RULES.rule("aten.constant_pad_nd")
@@ -228,6 +264,9 @@ def index(call: Call) -> list[Value]:
     fixed = " ".join(letters[k] for k in places)
     values = [indices[k] for k in places]
     if "put" not in call.op:
+        by_choice = _routed_rows(call, x, indices) if places == [0] and rank == 1 else None
+        if by_choice is not None:
+            return by_choice
         return call.relate(f"{' '.join(letters)}, {', '.join(terms)} -> {into} | {fixed}", x, *values)
     extra = "" if call["values"].rank == len(kept) + rank else None
     if extra is None:
@@ -235,6 +274,19 @@ def index(call: Call) -> list[Value]:
     fixed += " " + " ".join(lead)
     text = f"{' '.join(letters)}, {', '.join(terms)}, {into} -> {' '.join(letters)} | {fixed}"
     return call.relate(text, x, *values, call["values"])
+
+
+def _routed_rows(call: Call, x: Value, indices: Sequence[Value]) -> list[Value] | None:
+    """Rows chosen by data, each with an order of its own (the weights of each token's expert)."""
+    grid = call.grid(x)
+    if not any(0 in dependences(labels, k) for k, labels in enumerate(grid.labels)):
+        return None
+    chosen = route(call.u, grid, 0, indices[0].shape[0])
+    if chosen is None:
+        return None
+    call.u.fix((x.name, 0), "rows are chosen by number")
+    source = Value(x.name, chosen.shape, list(chosen.labels), {0: indices[0].name})
+    return call.result(chosen, source)
 
 
 @RULES.rule("aten.gather")
@@ -250,7 +302,7 @@ def gather(call: Call) -> list[Value]:
     return call.relate(f"{' '.join(letters)}, {' '.join(into)} -> {' '.join(into)} | {letters[axis]} y", x, places)
 
 
-@RULES.rule("aten.copy", "aten.expand_as", "aten.view_as", "aten.reshape_as")
+@RULES.rule("aten.copy", "aten.expand_as")
 def copy(call: Call) -> list[Value]:
     """copy(self, src): the values of the second, broadcast to the shape of the first"""
     source: Value = call["src"] if "src" in call.args else call["self"]
