@@ -115,8 +115,8 @@ def _check_plain(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def _check_names(
-    state: Mapping[str, Tensor],
-    filled: Mapping[str, Tensor],
+    state: Collection[str],
+    filled: Collection[str],
     twins: Mapping[str, list[str]],
     path: str | Path,
 ) -> None:

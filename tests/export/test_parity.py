@@ -77,6 +77,7 @@ def test_agreeing_outputs_pass(wanted: list[float], got: list[float], error: flo
         ([0.0, 1.0], [0.002, 1.0], "a difference of 0.002"),
         ([NAN, 1.0], [1.0, 1.0], "a difference of inf"),
         ([1.0, 1.0], [NAN, 1.0], "a difference of inf"),
+        ([INF, 1.0], [5.0, 1.0], "a difference of inf"),
         ([INF, 1.0], [-INF, 1.0], "a difference of inf"),
         ([1.0, 1.0], [1.0], r"shape \(2,\)"),
     ],
