@@ -41,7 +41,7 @@ def _text(factory: str, seeds: tuple[int, ...]) -> Entry:
 
 ZOO: dict[str, Entry] = {
     "mlp": Entry("models_zoo.mlp:mlp", seeds=(0, 1, 2)),
-    "vgg": Entry("models_zoo.vgg:vgg", seeds=()),
+    "vgg": Entry("models_zoo.vgg:vgg", seeds=(0, 1)),
     "resnet20": Entry("models_zoo.resnet:resnet20", seeds=(0, 1)),
     "resnet20_layernorm": Entry("models_zoo.resnet:resnet20_layernorm", seeds=()),
     "vit": Entry("models_zoo.vit:vit", seeds=()),
