@@ -128,7 +128,7 @@ def _state(
         return None
     for (name, shape), value in zip(shapes, results, strict=True):
         assert value.shape == shape, f"{name} has shape {shape}, the rule says {value.shape}"
-        labelled[name] = value
+        labelled[name] = Value(name, shape, list(call.grid(value).labels))  # routed dimensions let loose
     return labelled
 
 
@@ -145,6 +145,35 @@ def _fibred_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
         labels.append(units)
         last = units
     return labels
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """Two neighbours of ``parts`` blocks of a dimension, or (``inner``) of ``parts`` positions in each."""
+
+    parts: int
+    first: int
+    inner: bool
+
+    def __str__(self) -> str:
+        what = "positions of each block" if self.inner else "blocks"
+        return f"{what} {self.first} and {self.first + 1} of {self.parts}"
+
+    def index(self, size: int) -> IntArray:
+        """Where each position comes from in a dimension of a size that ``parts`` divides."""
+        parts = np.arange(self.parts)
+        parts[[self.first, self.first + 1]] = parts[[self.first + 1, self.first]]
+        places = np.arange(size, dtype=np.int64)
+        if self.inner:
+            return places.reshape(-1, self.parts)[:, parts].ravel()
+        return places.reshape(self.parts, -1)[parts].ravel()
+
+
+def _swaps(size: int) -> Iterator[_Swap]:
+    """All swaps of neighbours in a dimension, single positions first."""
+    for parts in (k for k in range(size, 1, -1) if size % k == 0):
+        for inner in (False, True) if parts < size else (False,):
+            yield from (_Swap(parts, first, inner) for first in range(parts - 1))
 
 
 @dataclass(frozen=True)
@@ -197,29 +226,29 @@ class _Trial:
         if dim in self.fixed.get(name, ()):
             return []
         size = self.inputs[name].shape[dim]
-        for block in (b for b in range(1, size // 2 + 1) if size % b == 0):
-            for start in range(0, size - 2 * block + 1, block):
-                if self._permits(name, dim, start, block):
-                    continue
-                index = _swap(size, start, block)
-                for others in self._partners(name, dim):
-                    if self._only_reorders([(name, dim), *others], index):
-                        also = "".join(f" with {n}:{d}" for n, d in others)
-                        what = f"positions {start}:{start + block} and {start + block}:{start + 2 * block}"
-                        return [f"missed: {what} of {name}:{dim}{also} may change places"]
+        for swap in _swaps(size):
+            if self._permits(name, dim, swap):
+                continue
+            for others in self._partners(name, dim, swap):
+                if self._only_reorders([(name, dim), *others], swap):
+                    also = "".join(f" with {n}:{d}" for n, d in others)
+                    return [f"missed: {swap} of {name}:{dim}{also} may change places"]
         return []
 
-    def _permits(self, name: str, dim: int, start: int, block: int) -> bool:
-        """Whether the rule lets two blocks change places (for single positions: they and nothing else)."""
+    def _permits(self, name: str, dim: int, swap: _Swap) -> bool:
+        """Whether the rule lets units change places (single positions: they and nothing else)."""
         classes = self.structure.labels[name][dim]
         if classes is None:
             return False
-        a = np.take(classes, np.arange(start, start + block), dim).ravel()
-        b = np.take(classes, np.arange(start + block, start + 2 * block), dim).ravel()
-        if block == 1:
+        size = classes.shape[dim]
+        index = swap.index(size)
+        moved = np.flatnonzero(index != np.arange(size))
+        a, b = (np.take(classes, x, dim).ravel() for x in (moved, index[moved]))
+        if swap.parts == size:
             return all(self._one_fibre(int(x), int(y)) for x, y in zip(a, b, strict=True))
-        sorts = self.structure.sort_of
-        return all(sorts[x] == sorts[y] and self._is_live(int(sorts[x])) for x, y in zip(a, b, strict=True))
+        sorts = self.structure.sort_of[a]
+        apart = (a != b) & (sorts == self.structure.sort_of[b])
+        return bool(apart.all()) and all(self._is_live(int(k)) for k in np.unique(sorts))
 
     def _one_fibre(self, a: int, b: int) -> bool:
         """Whether two units may be exchanged, all others keeping their places."""
@@ -233,19 +262,19 @@ class _Trial:
     def _is_live(self, k: int) -> bool:
         return k >= 0 and bool(self.structure.ancestors(k) & set(self.structure.atoms))
 
-    def _partners(self, name: str, dim: int) -> Iterator[tuple[Place, ...]]:
-        """Sets of other dimensions of the same size that might have to move too."""
-        size = self.inputs[name].shape[dim]
-        same = [(n, d) for n, t in self.inputs.items() for d in range(t.ndim) if t.shape[d] == size]
-        same.remove((name, dim))
-        for count in range(min(len(same), _PARTNERS) + 1):
+    def _partners(self, name: str, dim: int, swap: _Swap) -> Iterator[tuple[Place, ...]]:
+        """Sets of other dimensions that have as many parts and might have to move too."""
+        sizes = {(n, d): size for n, t in self.inputs.items() for d, size in enumerate(t.shape)}
+        same = [p for p, size in sizes.items() if size % swap.parts == 0 and p != (name, dim)]
+        for count in range(len(same) + 1) if len(same) <= _PARTNERS else (0, len(same)):
             yield from combinations(same, count)
 
-    def _only_reorders(self, places: Sequence[Place], index: torch.Tensor) -> bool:
+    def _only_reorders(self, places: Sequence[Place], swap: _Swap) -> bool:
         """Whether reordering these dimensions reorders each output along one dimension, or not at all."""
         moved: dict[str, torch.Tensor] = {}
         for name, dim in places:
-            moved[name] = moved.get(name, self.inputs[name]).index_select(dim, index)
+            t = moved.get(name, self.inputs[name])
+            moved[name] = t.index_select(dim, torch.from_numpy(swap.index(t.shape[dim])))
         pairs = zip(self.outputs.items(), self.run(moved), strict=True)
         return all(self._alike(name, before, after) for (name, before), after in pairs)
 
@@ -256,13 +285,6 @@ class _Trial:
             before, after = torch.view_as_real(before).sum(-1), torch.view_as_real(after).sum(-1)
         free = [d for d in range(before.ndim) if d not in self.fixed.get(name, ())]
         return any(_distance(before.sort(dim=d)[0], after.sort(dim=d)[0]) <= _TOLERANCE for d in free)
-
-
-def _swap(size: int, start: int, block: int) -> torch.Tensor:
-    """Positions with two neighbouring blocks exchanged."""
-    index = np.arange(size)
-    index[start : start + 2 * block] = np.roll(index[start : start + 2 * block], block)
-    return torch.from_numpy(index)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

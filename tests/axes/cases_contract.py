@@ -28,7 +28,7 @@ LINEAR = [
 ]
 
 MATMUL = [
-    Case(ATEN.matmul.default, (t(*a), t(*b)), note=f"{len(a)} by {len(b)}")
+    Case(ATEN.matmul.default, (t(*a), t(*b)), note=f"{list(a)} by {list(b)}")
     for a, b in [
         ((5,), (5,)),
         ((3, 5), (5,)),
@@ -106,7 +106,9 @@ def _spatial(rank: int, first: int) -> dict[str, tuple[int, ...]]:
     return {"input": axes, "self": axes, "out0": axes, "weight": tuple(range(2, 2 + rank))}
 
 
-def _conv(rank: int, groups: int, cin: int, cout: int, note: str, batch: bool = True, bias: bool = True) -> Case:
+def _conv(
+    rank: int, groups: int, cin: int, cout: int, note: str, batch: bool = True, bias: bool = True
+) -> Case:
     op = getattr(ATEN, f"conv{rank}d").default
     x = t(2, cin, *(4, 5, 3)[:rank]) if batch else t(cin, *(4, 5, 3)[:rank])
     weight = t(cout, cin // groups, *(2, 3, 2)[:rank])
@@ -139,12 +141,14 @@ CONV = [
         _transposed(rank, 3, 3, 3, "depthwise"),
     )
 ] + [
-    Case(ATEN.conv2d.padding, (t(2, 3, 4, 5), t(6, 3, 3, 3), t(6), [1, 1], "same", [1, 1], 1), note="same padding",
-         fixed=_spatial(2, 2), because=SPACE),
+    Case(ATEN.conv2d.padding, (t(2, 3, 4, 5), t(6, 3, 3, 3), t(6), [1, 1], "same", [1, 1], 1),
+         note="same padding", fixed=_spatial(2, 2), because=SPACE),
 ]  # fmt: skip
 
 
-def _weights(gates: int, inputs: int, hidden: int, layers: int, directions: int, proj: int, bias: bool) -> list:
+def _weights(
+    gates: int, inputs: int, hidden: int, layers: int, directions: int, proj: int, bias: bool
+) -> list:
     found = []
     for layer in range(layers):
         width = inputs if layer == 0 else (proj or hidden) * directions
@@ -167,7 +171,9 @@ def _recurrent(
     weights = _weights(gates, 3, 5, layers, directions, proj, bias)
     args = (t(*sequence, 3), state, weights, bias, layers, 0.0, False, directions == 2, batch_first)
     fixed = {"input": (0, 1), "hx": (1,), "hx.0": (1,), "hx.1": (1,)}
-    return Case(getattr(ATEN, name).input, args, note=note, fixed=fixed, because="time, and the batch beside it")
+    return Case(
+        getattr(ATEN, name).input, args, note=note, fixed=fixed, because="time, and the batch beside it"
+    )
 
 
 RECURRENT = [

@@ -14,7 +14,6 @@ _VIEWS = [
     ((2, 12), (2, 3, 4), "heads"),
     ((2, 3, 4), (24,), "flatten"),
     ((24,), (2, 3, 4), "split in three"),
-    ((4, 6), (6, 4), "boundaries that do not nest"),
     ((3, 1, 4), (3, 4), "drop a one"),
     ((3, 4), (1, 3, 1, 4), "insert ones"),
     ((2, 3, 4, 5), (6, 20), "two merges"),
@@ -26,6 +25,8 @@ VIEW = [
     for op in (ATEN.view.default, ATEN.reshape.default, ATEN._unsafe_view.default, ATEN.view_copy.default)
     for a, b, note in (_VIEWS if op is ATEN.view.default else _VIEWS[:2])
 ] + [
+    Case(ATEN.view.default, (t(4, 6), [6, 4]), note="boundaries that do not nest",
+         fixed={"self": (0, 1)}, because="too rare to be split further"),
     Case(ATEN.view_as.default, (t(12, 5), t(3, 4, 5))),
     Case(ATEN.reshape_as.default, (t(3, 4, 5), t(12, 5))),
     Case(ATEN.reshape_as.default, (t(3, 4), t(3, 4)), note="identity"),
@@ -44,9 +45,9 @@ PERMUTE = [
     Case(ATEN.unsqueeze.default, (t(2, 3), 1)),
     Case(ATEN.unsqueeze.default, (t(2, 3), -1), note="at the end"),
     Case(ATEN.squeeze.default, (t(2, 1, 3, 1),)),
-    Case(ATEN.squeeze.dim, (t(2, 1, 3, 1), 1)),
+    Case(ATEN.squeeze.dim, (t(2, 1, 3, 1), 1), note="one"),
     Case(ATEN.squeeze.dim, (t(2, 3), 0), note="not of size 1"),
-    Case(ATEN.squeeze.dims, (t(2, 1, 3, 1), [1, -1])),
+    Case(ATEN.squeeze.dims, (t(2, 1, 3, 1), [1, -1]), note="two"),
 ]
 
 EXPAND = [
@@ -72,7 +73,7 @@ SLICE = [
     Case(ATEN.select.int, (t(*_x), 0, 2)),
     Case(ATEN.select.int, (t(4, *_x), 1, -1), note="negative"),
     Case(ATEN.split.Tensor, (t(7, 5), 3)),
-    Case(ATEN.split.sizes, (t(2, 7), [3, 4], 1)),
+    Case(ATEN.split.sizes, (t(2, 7), [3, 4], 1), note="sizes"),
     Case(ATEN.split_with_sizes.default, (t(2, 7), [3, 1, 3], -1)),
     Case(ATEN.chunk.default, (t(7, 5), 2)),
     Case(ATEN.unbind.int, (t(3, 5, 2), 1)),
@@ -115,7 +116,8 @@ _SAME = "an index known when tracing would permit more"
 INDEX = [
     Case(ATEN.index.Tensor, (t(4, 5), [_rows]), fixed=_ONCE, because=_SAME),
     Case(ATEN.index.Tensor, (t(3, 5, 4), [None, _points]), note="the second"),
-    Case(ATEN.index.Tensor, (t(5, 5, 4), [_points, _points]), note="adjacent", fixed={"self": (0, 1)}, because=_SAME),
+    Case(ATEN.index.Tensor, (t(5, 5, 4), [_points, _points]), note="adjacent",
+         fixed={"self": (0, 1)}, because=_SAME),
     Case(ATEN.index.Tensor, (t(5, 4, 5), [_points, None, _points]), note="not adjacent",
          fixed={"self": (0, 2)}, because=_SAME),
     Case(ATEN.index.Tensor, (t(2, 5, 4, 5), [None, _points, None, _points]), note="not adjacent, inside",
@@ -129,8 +131,9 @@ INDEX = [
     Case(ATEN.index_select.default, (t(5, 3), -2, _points), note="negative"),
     Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(2, 3)),
          fixed={"self": (0,), "values": (0,)}, because=_SAME),
-    Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(3)), note="one row", fixed={"self": (0,)}, because=_SAME),
-    Case(ATEN.index_put.default, (t(3, 5), [None, ints(1, 3)], t(())), note="one number",
+    Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(3)), note="one row",
+         fixed={"self": (0,)}, because=_SAME),
+    Case(ATEN.index_put.default, (t(3, 5), [None, ints(1, 3)], t()), note="one number",
          fixed={"self": (1,)}, because=_SAME),
     Case(ATEN._unsafe_index_put.default, (t(5, 3), [ints(1, 3)], t(2, 3)),
          fixed={"self": (0,), "values": (0,)}, because=_SAME),

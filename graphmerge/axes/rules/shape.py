@@ -279,7 +279,8 @@ def index(call: Call) -> list[Value]:
 def _routed_rows(call: Call, x: Value, indices: Sequence[Value]) -> list[Value] | None:
     """Rows chosen by data, each with an order of its own (the weights of each token's expert)."""
     grid = call.grid(x)
-    if not any(0 in dependences(labels, k) for k, labels in enumerate(grid.labels)):
+    by_mask = indices[0].shape[0] != call.outputs[0][1][0]
+    if by_mask or not any(0 in dependences(labels, k) for k, labels in enumerate(grid.labels)):
         return None
     chosen = route(call.u, grid, 0, indices[0].shape[0])
     if chosen is None:
