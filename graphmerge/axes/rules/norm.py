@@ -34,14 +34,8 @@ def _saved(call: Call) -> str:
 
 @RULES.rule("aten._native_batch_norm_legit")
 def batch_norm_of_batch(call: Call) -> list[Value]:
-    """(input [n, c, ...], weight?, bias?, running_mean?, running_var?, bool training, ...) -> (out, save, save)"""
-    values = [
-        call["input"],
-        call["weight"],
-        call["bias"],
-        call.args.get("running_mean"),
-        call.args.get("running_var"),
-    ]
+    """As above, or no_stats(input [n, c, ...], weight?, bias?, bool training, ...)"""
+    values = [call.args.get(k) for k in ("input", "weight", "bias", "running_mean", "running_var")]
     text = f"n c ..., c?, c?, c?, c? -> n c ..., {_saved(call)} | z"
     return _mixing(call, text, "c", call["input"].shape[1:2], *values)
 
