@@ -124,6 +124,7 @@ class ActivationSimilarity:
 
     @property
     def objective(self) -> float:
+        """Sum of the correlations of matched rows over all sites."""
         return sum(self._parts.values())
 
     def _source(self, key: tuple[str, tuple[int, ...]], transform: Transform) -> IntArray:
@@ -164,18 +165,17 @@ class ActivationSimilarity:
         right = np.broadcast_to(rows[:, None, :], (fibres, n, n, *rows.shape[2:]))
         return self._block(site, left, right)
 
-    def propose(self, transform: Transform, names: set[str]) -> float:
-        """The objective if ``names`` were moved by ``transform``; ``accept`` makes it so."""
-        self._candidate = transform
-        self._proposed = {k: self._source(k, transform) for k in self._correlations if k[0] in names}
-        self._proposed_parts = {k: self._part(k, s) for k, s in self._proposed.items()}
-        return sum({**self._parts, **self._proposed_parts}.values())
-
-    def accept(self) -> None:
-        """Move to what was proposed last."""
-        self.transform = self._candidate
-        self._sources.update(self._proposed)
-        self._parts.update(self._proposed_parts)
+    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None) -> bool:
+        """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""
+        transform = replace(self.transform, phi=delta[self.transform.phi])
+        sources = {k: self._source(k, transform) for k in self._correlations if k[0] in names}
+        parts = {k: self._part(k, s) for k, s in sources.items()}
+        if sum(v - self._parts[k] for k, v in parts.items()) <= least:
+            return False
+        self.transform = transform
+        self._sources.update(sources)
+        self._parts.update(parts)
+        return True
 
 
 def _pick(source: IntArray, axes: Sequence[int]) -> tuple[int, ...]:

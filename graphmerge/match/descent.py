@@ -9,8 +9,7 @@ hidden units of an LSTM), where the assignment sees just a linearisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -36,8 +35,7 @@ class Similarity(Protocol):
     def objective(self) -> float: ...
     def within(self, site: Site) -> torch.Tensor: ...
     def across(self, site: Site, fibres: int) -> torch.Tensor: ...
-    def propose(self, transform: Transform, names: set[str]) -> float: ...
-    def accept(self) -> None: ...
+    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None) -> bool: ...
 
 
 def descend(
@@ -73,20 +71,22 @@ def descend(
 def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
     """One step on one group; the number of units that moved (0: nothing better was found)."""
     structure = similarity.transform.structure
-    candidates = [_two_level, _one_level] if plan.inner else [_one_level]
-    for solve in candidates:
-        inner = solve(similarity, structure, plan)
-        delta = structure.extend(inner)
-        units = np.concatenate([structure.sorts[k].units for k in inner])
-        moved = int((delta[units] != units).sum())
-        if not moved:
+    for solve in (_two_level, _one_level) if plan.inner else (_one_level,):
+        inner, gain = solve(similarity, structure, plan)
+        if all((places == np.arange(places.shape[1])).all() for places in inner.values()):
             continue
-        before = similarity.objective
-        transform = replace(similarity.transform, phi=delta[similarity.transform.phi])
-        if similarity.propose(transform, names) > before + RISE * abs(before):
-            similarity.accept()
-            return moved
+        delta = structure.extend(inner)
+        if similarity.move(delta, names, RISE * abs(similarity.objective), gain):
+            return sum(int((delta[units] != units).sum()) for units in (structure.sorts[k].units for k in inner))
     return 0
+
+
+def _total(similarity: Callable[[Site], torch.Tensor], sites: Sequence[Site]) -> torch.Tensor:
+    """The similarity summed over sites, in one matrix."""
+    total = similarity(sites[0])
+    for site in sites[1:]:
+        total += similarity(site)
+    return total
 
 
 def _places(columns: torch.Tensor) -> IntArray:
@@ -95,32 +95,33 @@ def _places(columns: torch.Tensor) -> IntArray:
     return inverse
 
 
-def _one_level(similarity: Similarity, structure: Structure, plan: Plan) -> dict[int, IntArray]:
-    """The best order of the units, the units inside them keeping theirs."""
-    total = sum(similarity.within(site) for site in plan.sites)
-    assert isinstance(total, torch.Tensor)
-    return {plan.atom: _places(assign(total))}
+def _one_level(similarity: Similarity, structure: Structure, plan: Plan) -> tuple[dict[int, IntArray], float | None]:
+    """The best order of the units, the units inside them keeping theirs; its gain where that is exact."""
+    total = _total(similarity.within, plan.sites)
+    columns = assign(total)
+    gain = None
+    if plan.linear:
+        chosen = total.gather(-1, columns[..., None])[..., 0] - total.diagonal(dim1=-2, dim2=-1)
+        gain = float(chosen.sum(dtype=torch.float64))
+    return {plan.atom: _places(columns)}, gain
 
 
-def _two_level(similarity: Similarity, structure: Structure, plan: Plan) -> dict[int, IntArray]:
+def _two_level(similarity: Similarity, structure: Structure, plan: Plan) -> tuple[dict[int, IntArray], None]:
     """The best order of the units, each pair compared under its own best inner order."""
     sort = structure.sorts[plan.atom]
-    value = torch.zeros(())
     orders: dict[int, torch.Tensor] = {}
-    for site in plan.own:
-        value = value + similarity.within(site)
+    values = [similarity.within(site) for site in plan.own]
     for child, its_sites in plan.inner.items():
-        pairs = sum(similarity.across(site, sort.order) for site in its_sites)
-        assert isinstance(pairs, torch.Tensor)
+        pairs = _total(lambda site: similarity.across(site, sort.order), its_sites)
         orders[child] = assign(pairs)
-        value = value + pairs.gather(-1, orders[child][..., None])[..., 0].sum(-1)
-    outer = assign(value)
+        values.append(pairs.gather(-1, orders[child][..., None])[..., 0].sum(-1))
+    outer = assign(torch.stack(values).sum(0))
     found = {plan.atom: _places(outer)}
     for child, order in orders.items():
         index = outer[..., None, None].expand(*outer.shape, 1, order.shape[-1])
         chosen = order.gather(2, index)[:, :, 0]
         found[child] = _inner_places(structure, plan.atom, child, outer, chosen)
-    return found
+    return found, None
 
 
 def _inner_places(

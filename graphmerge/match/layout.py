@@ -110,6 +110,11 @@ class Plan:
     own: tuple[Site, ...]
     inner: Mapping[int, tuple[Site, ...]]
 
+    @property
+    def linear(self) -> bool:
+        """No tensor is moved along two of its dimensions: the assignment's gain is that of the objective."""
+        return len({s.name for s in self.sites}) == len(self.sites)
+
 
 def plan(structure: Structure, k: int, labels: Mapping[str, Sequence[IntArray | None]]) -> Plan:
     """Lay out atom ``k`` and, where it has any, its children."""

@@ -95,6 +95,7 @@ def _match_weights(
         similarity = WeightSimilarity(a, b, graph.identity())
         start = similarity.objective
         steps, converged = descend(similarity, work, seed + 1000003 * k, progress=progress)
+        similarity.objective = similarity.measure()  # without the rounding of a sum of gains
         reached.append(similarity.objective)
         if best is None or similarity.objective > best[0]:
             best = (similarity.objective, similarity, steps, converged)

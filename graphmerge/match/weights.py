@@ -6,11 +6,14 @@ Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 (SOBL
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
+from graphmerge.axes.units import IntArray
 from graphmerge.match.layout import Site
 from graphmerge.symmetry import Transform
+from graphmerge.symmetry.structure import reorder
 
 
 class WeightSimilarity:
@@ -20,14 +23,14 @@ class WeightSimilarity:
     """
 
     def __init__(self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], transform: Transform) -> None:
-        self._a, self._b = a, b
+        self._a = a
         self.transform = transform
         self._moved = {name: transform.apply_to(name, t) for name, t in b.items()}
-        self._parts = {name: _inner(a[name], t) for name, t in self._moved.items()}
+        self.objective = self.measure()
 
-    @property
-    def objective(self) -> float:
-        return sum(self._parts.values())
+    def measure(self) -> float:
+        """The objective, computed anew."""
+        return sum(_inner(self._a[name], t) for name, t in self._moved.items())
 
     def within(self, site: Site) -> torch.Tensor:
         """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
@@ -42,18 +45,23 @@ class WeightSimilarity:
         n = units // fibres
         return (a @ b.transpose(1, 2)).reshape(fibres, n, inner, n, inner).permute(0, 1, 3, 2, 4)
 
-    def propose(self, transform: Transform, names: set[str]) -> float:
-        """The objective if ``names`` were moved by ``transform``; ``accept`` makes it so."""
-        self._proposed = {n: transform.apply_to(n, self._b[n]) for n in names}
-        self._proposed_parts = {n: _inner(self._a[n], t) for n, t in self._proposed.items()}
-        self._candidate = transform
-        return sum({**self._parts, **self._proposed_parts}.values())
+    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None) -> bool:
+        """Move ``names`` further by ``delta`` if the objective rises by more than ``least``.
 
-    def accept(self) -> None:
-        """Move to what was proposed last."""
-        self.transform = self._candidate
-        self._moved.update(self._proposed)
-        self._parts.update(self._proposed_parts)
+        ``gain`` is the rise where the caller knows it; it is measured otherwise.
+        """
+        if gain is not None and gain <= least:
+            return False
+        structure = self.transform.structure
+        moved = {n: reorder(self._moved[n], structure.sources(n, delta)) for n in names}
+        if gain is None:
+            gain = sum(_inner(self._a[n], t) - _inner(self._a[n], self._moved[n]) for n, t in moved.items())
+        if gain <= least:
+            return False
+        self._moved.update(moved)
+        self.objective += gain
+        self.transform = replace(self.transform, phi=delta[self.transform.phi])
+        return True
 
 
 def _rows(site: Site, t: torch.Tensor) -> torch.Tensor:

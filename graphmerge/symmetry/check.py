@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _DRAWS = 3
 _PARTNERS = 5
 
 Place = tuple[str, int]
+Fibres = Literal["inwards", "outwards"]
 Sources = Mapping[int, IntArray]
 
 
@@ -39,14 +40,14 @@ def check_call(
     seed: int = 0,
     *,
     fixed: Mapping[str, Sequence[int]] | None = None,
-    fibred: bool = False,
+    fibred: Fibres | None = None,
 ) -> list[str]:
     """What is wrong with the rule of ``op`` on this call; empty where nothing is.
 
     ``fixed`` names dimensions of arguments and outputs (``out0``, ...) that a person accepts as
     fixed though their positions could change places: space, places in a sorted list. With
-    ``fibred`` the arguments come with an order of each dimension inside each unit of the one before;
-    then only false claims are looked for, as such an order may be lost.
+    ``fibred`` each dimension of an argument comes with an order of its own inside each unit of all
+    before it (``inwards``) or after it; then only false claims are looked for, as it may be lost.
     """
     named = _bind(op, args, kwargs or {})
     moving = {name: t for name, t in _tensors(named) if t.is_floating_point() or t.is_complex()}
@@ -110,7 +111,7 @@ def _state(
     named: Mapping[str, Any],
     outputs: Mapping[str, torch.Tensor],
     registry: Registry,
-    fibred: bool,
+    fibred: Fibres | None,
 ) -> dict[str, Value] | None:
     """Apply the rule; the labelled arguments and outputs, or None where there is no rule."""
     labelled: dict[str, Value] = {}
@@ -118,7 +119,9 @@ def _state(
     for name, t in _tensors(named):
         if t.is_floating_point() or t.is_complex():
             shape = tuple(t.shape)
-            symbols[name] = labelled[name] = Value(name, shape, _fibred_labels(u, shape) if fibred else None)
+            symbols[name] = labelled[name] = Value(
+                name, shape, _fibred_labels(u, shape, fibred) if fibred else None
+            )
         else:
             symbols[name] = constant_value(name, t)
     shapes = tuple((name, tuple(t.shape)) for name, t in outputs.items())
@@ -132,18 +135,17 @@ def _state(
     return labelled
 
 
-def _fibred_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
+def _fibred_labels(u: Universe, shape: tuple[int, ...], fibred: Fibres) -> list[Labels]:
     """Labels of a tensor where each dimension has an order of its own inside each unit before it."""
-    labels: list[Labels] = []
+    labels: list[Labels] = [ANY] * len(shape)
+    extent = [1] * len(shape)
     last: Labels = ANY
-    for axis, n in enumerate(shape):
-        if n == 1:
-            labels.append(ANY)
-            continue
-        units = u.new((*shape[: axis + 1], *(1 for _ in shape[axis + 1 :])))
-        u.tie(units, last, axis)
-        labels.append(units)
-        last = units
+    axes = [k for k, n in enumerate(shape) if n > 1]
+    for axis in axes if fibred == "inwards" else reversed(axes):
+        extent[axis] = shape[axis]
+        labels[axis] = u.new(tuple(extent))
+        u.tie(labels[axis], last, axis)
+        last = labels[axis]
     return labels
 
 

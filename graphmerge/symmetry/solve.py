@@ -8,8 +8,9 @@ structure's automorphisms. They are found in four steps, none of which looks at 
 2. *colour refinement* (Weisfeiler-Leman): two units keep the same colour as long as they were
    marked alike and project to, and are projected onto by, units of the same colours. A colour
    class that has more than one unit is a *sort*;
-3. two sorts that a projection pairs one to one are the same sort, as are two images of one sort
-   under projections with the same fibres; repeat until nothing changes;
+3. two sorts that a projection pairs one to one are the same sort; where one image of a sort
+   determines another (groups of 8 channels, each of two groups of 4), the first projects onto the
+   second; repeat until nothing changes;
 4. what remains is a forest of sorts. Units of one sort with the same images are interchangeable:
    they are an *atom*, free under the symmetric group, once for each fibre over its parents
    (heads; within each head its dimensions). A sort that its images determine moves with them.
@@ -17,7 +18,7 @@ structure's automorphisms. They are found in four steps, none of which looks at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,10 +73,11 @@ def solve(u: Universe, marks: Sequence[IntArray] = ()) -> Solution:
         edges = _edges(classes, roles, maps)
         colours = _refine(_class_colours(classes, count, roles), edges)
         groups = _large(colours)
-        more = list(_coincidences(groups, edges))
-        if not more:
+        same, implied = _consequences(groups, edges)
+        if not same and not implied:
             return Solution(classes, *_forest(groups, edges, count))
-        unions = [*unions, *_as_units(more, classes)]
+        unions = [*unions, *_as_units(same, classes)]
+        maps = [*maps, *_as_units(implied, classes)]
 
 
 def _statements(u: Universe) -> tuple[list[Pairs], list[Pairs]]:
@@ -231,20 +233,36 @@ def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, dict[int, In
     return found
 
 
-def _coincidences(groups: Sequence[IntArray], edges: Edges) -> Iterator[Pairs]:
-    """Pairs of groups that must move as one."""
-    for k, maps in _maps_of(groups, edges).items():
-        seen: dict[bytes, IntArray] = {}
-        for image in maps.values():
-            targets, fibre = np.unique(image, return_inverse=True)
-            if len(targets) == len(groups[k]):
-                yield groups[k], image
-                continue
-            first = np.unique(fibre, return_index=True)[1]
-            key = np.argsort(np.argsort(first))[fibre].astype(np.int64).tobytes()
-            other = seen.setdefault(key, image)
-            if not np.array_equal(other, image):
-                yield other, image
+def _consequences(groups: Sequence[IntArray], edges: Edges) -> tuple[list[Pairs], list[Pairs]]:
+    """Groups that must move as one, and projections that follow from others but were not stated."""
+    maps = _maps_of(groups, edges)
+    size = max((int(g.max()) for g in groups), default=-1) + 1
+    known = {(int(g[0]), int(image[0])) for k, g in enumerate(groups) for image in maps.get(k, {}).values()}
+    first = np.zeros(size, dtype=np.int64)
+    for g in groups:
+        first[g] = g[0]
+    stated = {(a, int(first[b])) for a, b in known}
+    same: list[Pairs] = []
+    implied: list[Pairs] = []
+    for k, found in maps.items():
+        images = _distinct(found)
+        for image in images:
+            if len(np.unique(image)) == len(groups[k]):
+                same.append((groups[k], image))
+        for x in images:
+            for y in images:
+                if first[x[0]] == first[y[0]] or not _determines(x, y):
+                    continue
+                if _determines(y, x):
+                    same.append((x, y))
+                elif (int(first[x[0]]), int(first[y[0]])) not in stated:
+                    implied.append((x, y))
+    return same, implied
+
+
+def _determines(x: IntArray, y: IntArray) -> bool:
+    """Whether ``y`` is a function of ``x``, element by element."""
+    return len(np.unique(x)) == np.unique(np.stack([x, y]), axis=1).shape[1]
 
 
 def _as_units(pairs: Sequence[Pairs], classes: IntArray) -> list[Pairs]:

@@ -107,11 +107,20 @@ class _Runner:
         args, kwargs = graph.program.example
         self.dtype = torch.float64
         self.model.to(self.dtype)
-        self._randomise()
+        original = {name: t.clone() for name, t in self.state.items()}
+        self._randomise(gentle=False)
+        self._prepare(args, kwargs)
+        if not all(bool(torch.isfinite(t).all()) for t in self.reference):
+            self.model.load_state_dict(original)
+            self._randomise(gentle=True)
+            self._prepare(args, kwargs)
+
+    def _prepare(self, args: Any, kwargs: Any) -> None:
+        """Inputs and reference outputs; in float32 where an operator has no float64 kernel."""
         self.args, self.kwargs = self._inputs(args), self._inputs(kwargs)
         try:
             self.reference = self.run(self.state)
-        except RuntimeError:  # an operator that has no float64 kernel, or float32 constants in the code
+        except RuntimeError:
             self.dtype = torch.float32
             self.model.to(self.dtype)
             self.args, self.kwargs = self._inputs(args), self._inputs(kwargs)
@@ -121,17 +130,26 @@ class _Runner:
     def state(self) -> dict[str, torch.Tensor]:
         return self.model.state_dict()
 
-    def _randomise(self) -> None:
-        """Perturb parameters; draw the buffers that move (statistics) anew."""
+    def _randomise(self, gentle: bool) -> None:
+        """Draw parameters, and the buffers that move (statistics), anew; ``gentle`` perturbs them only.
+
+        Matrices get the scale at which a layer keeps the size of its input: at the small scale of
+        some initialisations attention is uniform, and queries and keys could be anything.
+        """
         moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.labels}
+        buffers = dict(self.model.named_buffers())
         for name, t in self.model.state_dict().items():
-            if not t.is_floating_point() or not t.numel():
+            if not t.is_floating_point() or not t.numel() or (name in buffers and name not in moving):
                 continue
             noise = torch.randn(t.shape, generator=self.generator, dtype=torch.float64).to(t)
-            if name not in dict(self.model.named_buffers()):
-                t.add_(0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1))
-            elif name in moving:
+            if name in buffers:
                 t.copy_(0.5 + noise.abs() if (t >= 0).all() and (t > 0).any() else 0.3 * noise)
+            elif gentle:
+                t.add_(0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1))
+            elif t.ndim > 1:
+                t.copy_(noise * (len(t) / t.numel()) ** 0.5)
+            else:
+                t.copy_((0.3 * noise) + (1 if t.mean() > 0.5 else 0))
 
     def _inputs(self, example: Any) -> Any:
         """Example inputs with floats drawn anew in the dtype of the model."""

@@ -1,0 +1,5 @@
+"""``python -m graphmerge``."""
+
+from graphmerge.cli import main
+
+main()

@@ -1,0 +1,43 @@
+"""The ``graphmerge`` command."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from graphmerge.cli import commands, merging
+from graphmerge.cli.demo import demo
+from graphmerge.cli.console import out
+
+app = typer.Typer(
+    name="graphmerge",
+    help="Merge neural networks of any one architecture: derive the symmetries, prove them, align, merge, repair, export.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+for command in (
+    commands.inspect, commands.verify, commands.explain, merging.match, merging.merge,
+    commands.evaluate, commands.export, demo,
+):  # fmt: skip
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(version("graphmerge"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Merge neural networks of any one architecture."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

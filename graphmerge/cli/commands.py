@@ -1,0 +1,189 @@
+"""Commands that look at one model: inspect, verify, explain, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from graphmerge.cli import options
+from graphmerge.cli.console import Talk, exit_codes, out, table
+from graphmerge.cli.spec import build_model, example_inputs, load_data, pick_device
+from graphmerge.errors import UsageError
+from graphmerge.evaluate import evaluate as score_model
+from graphmerge.export import check_against_model, check_finite, export_onnx, load_checkpoint
+from graphmerge.symmetry import ModelGraph, trace
+from graphmerge.symmetry.verify import verify as verify_graph
+
+
+def load_weights(model: nn.Module, path: str, talk: Talk) -> dict[str, torch.Tensor]:
+    """A checkpoint checked against the model, on the model's device."""
+    device = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
+    state = load_checkpoint(path)
+    checked = check_against_model(state, model.state_dict(), path)
+    check_finite(checked.state, path)
+    for note in checked.notes:
+        talk.say(f"{path}: {note}")
+    return {name: t.to(device) for name, t in checked.state.items()}
+
+
+def prepare(
+    model: str, inputs: list[str], weights: str | None, device: str, seed: int, talk: Talk
+) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """The module with its weights, and its example inputs."""
+    place = pick_device(device)
+    torch.manual_seed(seed)
+    module = build_model(model, place).eval()
+    if weights:
+        module.load_state_dict(load_weights(module, weights, talk))
+    args, kwargs = example_inputs(inputs, place, seed)
+    return module, args, kwargs
+
+
+def graph_json(graph: ModelGraph) -> dict[str, Any]:
+    """Groups, fixed axes and operators without a rule, as plain data."""
+    return {
+        "groups": [
+            {"name": g.name, "size": g.size, "copies": g.copies, "kind": g.kind, "within": g.within, "members": g.members}
+            for g in graph.groups
+        ],
+        "fixed": [
+            {"parameter": f.parameter, "dim": f.dim, "units": f.units, "reason": f.reason} for f in graph.fixed
+        ],
+        "unknown": [{"reason": reason, "where": str(where)} for where, reason in graph.pinned],
+        "unused": graph.program.unused,
+    }
+
+
+def inspect(
+    model: options.Model,
+    inputs: options.Inputs,
+    strict: options.Strict = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Show the symmetry groups of an architecture, and what stays fixed and why."""
+    with exit_codes(debug):
+        talk = Talk(quiet, as_json)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        graph = trace(module, args, kwargs, strict=strict)
+        talk.result(graph_json(graph), lambda: _show_graph(graph))
+
+
+def _show_graph(graph: ModelGraph) -> None:
+    rows = [
+        (g.name, f"{g.copies} x {g.size}" if g.copies > 1 else str(g.size), str(len(g.members)), ", ".join(g.within))
+        for g in graph.groups
+    ]
+    table(f"{len(rows)} symmetry groups", ("group", "units", "members", "within"), rows)
+    out.print(graph.summary().split("\n", len(graph.groups) + 1)[-1], markup=False)
+
+
+def verify(
+    model: options.Model,
+    inputs: options.Inputs,
+    weights: options.Weights = None,
+    strict: options.Strict = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Prove every group by running the model: exit code 1 when one fails."""
+    with exit_codes(debug):
+        talk = Talk(quiet, as_json)
+        module, args, kwargs = prepare(model, inputs, weights, device, seed, talk)
+        graph = trace(module, args, kwargs, strict=strict)
+        talk.say(f"running the model with each of {len(graph.groups)} groups")
+        result = verify_graph(graph, module, seed)
+        rows = [
+            (g.name, f"{g.error:.1e}", f"{g.control:.1e}", ("holds" if g.passed else "FAILS") + ("" if g.observable else ", not observable"))
+            for g in result.groups
+        ]
+        data = {
+            "passed": result.passed,
+            "max_error": result.max_error,
+            "tolerance": result.tolerance,
+            "noise": result.noise,
+            "groups": [{"name": g.name, "error": g.error, "control": g.control, "passed": g.passed} for g in result.groups],
+        }
+        title = f"largest relative change of an output {result.max_error:.1e}, tolerance {result.tolerance:.1e}"
+        talk.result(data, lambda: table(title, ("group", "moved", "control", ""), rows))
+        result.require()
+
+
+def explain(
+    model: options.Model,
+    inputs: options.Inputs,
+    parameter: Annotated[str, typer.Argument(help="A parameter, such as layer1.0.conv1.weight.")],
+    dim: Annotated[int, typer.Argument(help="Its dimension.")] = 0,
+    to: Annotated[str | None, typer.Option("--to", help="PARAMETER:DIM: the chain of operators to it.")] = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Say why a parameter's dimension moves with what it moves with, or why it is fixed."""
+    with exit_codes(debug):
+        talk = Talk(True, as_json)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        other = None
+        if to:
+            name, _, axis = to.rpartition(":")
+            if not axis.isdigit():
+                raise UsageError(f"--to {to!r}: expected PARAMETER:DIM, such as fc.weight:1")
+            other = (name, int(axis))
+        text = trace(module, args, kwargs).explain(parameter, dim, other)
+        talk.result({"explanation": text}, lambda: out.print(text, markup=False))
+
+
+def evaluate(
+    model: options.Model,
+    weights: Annotated[str, typer.Option("--weights", "-w", help="Checkpoint (.safetensors, .pt).")],
+    data: Annotated[str, typer.Option("--data", "-d", help="Batches (inputs, targets): module:loader or an .npz.")],
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Loss (nats) and accuracy (0 to 1) of a checkpoint."""
+    with exit_codes(debug):
+        talk = Talk(quiet, as_json)
+        module = build_model(model, pick_device(device)).eval()
+        score = score_model(module, load_weights(module, weights, talk), load_data(data))
+        row = (Path(weights).name, f"{score.loss:.4f}", f"{score.accuracy:.4f}", str(score.samples))
+        found = {"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}
+        talk.result(found, lambda: table("Evaluation", ("checkpoint", "loss", "accuracy", "samples"), [row]))
+
+
+def export(
+    model: options.Model,
+    inputs: options.Inputs,
+    weights: Annotated[str, typer.Option("--weights", "-w", help="Checkpoint (.safetensors, .pt).")],
+    target: Annotated[str, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    static: Annotated[bool, typer.Option("--static", help="Fix the batch size to that of --input.")] = False,
+    force: options.Force = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write a checked ONNX file: exit code 1 when onnxruntime does not agree with torch."""
+    with exit_codes(debug):
+        talk = Talk(quiet, as_json)
+        if Path(target).exists() and not force:
+            raise UsageError(f"{target} exists; pass --force to replace it")
+        module, args, kwargs = prepare(model, inputs, weights, "cpu", seed, talk)
+        talk.say("exporting and comparing with onnxruntime")
+        report = export_onnx(module, target, args, kwargs, dynamic_batch=not static)
+        found = {"path": str(report.path), "opset": report.opset, "nodes": report.nodes, "bytes": report.bytes}
+        found |= {"max_error": dict(report.max_error), "dynamic": report.dynamic}
+        rows = [(str(n), f"{e:.1e}") for n, e in report.max_error.items()]
+        talk.result(found, lambda: table(f"{target}: {report.nodes} nodes", ("batch", "largest difference"), rows))

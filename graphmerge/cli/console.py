@@ -1,0 +1,83 @@
+"""What the command line prints: tables for people, one JSON object for programs, errors by exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from graphmerge.errors import GraphMergeError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Talk:
+    """Progress on standard error (unless quiet), results on standard output."""
+
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self.quiet = quiet or as_json
+        self.as_json = as_json
+        self._since = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """One line of progress, with the seconds since the start."""
+        if not self.quiet:
+            err.print(f"[dim]{time.perf_counter() - self._since:6.1f}s[/dim]  {escape(text)}")
+
+    def ticker(self, what: str, every: float = 2.0) -> Callable[[int, str, float], None]:
+        """A callback for matching that reports at most every few seconds."""
+        last = time.perf_counter()
+
+        def tick(sweep: int, group: str, objective: float) -> None:
+            nonlocal last
+            if time.perf_counter() - last >= every:
+                last = time.perf_counter()
+                self.say(f"{what}: sweep {sweep + 1}, {group}, objective {objective:.4f}")
+
+        return tick
+
+    def result(self, value: Mapping[str, Any], show: Callable[[], None]) -> None:
+        """Print a result as JSON, or call ``show`` to print it for people."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+        else:
+            show()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; columns after the first are numbers and stand to the right."""
+    made = Table(title=escape(title), title_justify="left", title_style="bold")
+    for k, name in enumerate(columns):
+        made.add_column(escape(name), justify="left" if k == 0 else "right")
+    for row in rows:
+        made.add_row(*map(escape, row))
+    out.print(made)
+
+
+@contextmanager
+def exit_codes(debug: bool) -> Iterator[None]:
+    """Turn refusals into a message and their exit code; ``debug`` lets the traceback through."""
+    try:
+        yield
+    except GraphMergeError as error:
+        if debug:
+            raise
+        err.print(f"[bold red]graphmerge:[/bold red] {escape(str(error))}")
+        raise SystemExit(error.exit_code) from error
+    except MemoryError as error:
+        err.print("[bold red]graphmerge:[/bold red] out of memory; try a smaller batch (--input) or fewer restarts")
+        raise SystemExit(5) from error
+    except KeyboardInterrupt as error:
+        err.print("[bold red]graphmerge:[/bold red] interrupted; nothing was written")
+        raise SystemExit(INTERRUPTED) from error

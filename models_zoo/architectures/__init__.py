@@ -1,0 +1,15 @@
+"""Reference architectures at small size: what the symmetry engine is checked on.
+
+All sizes differ from one another (batch 2 or 3, sequence 7 or 11, heads 4), so that no dimension
+can be taken for another. Importing this package imports neither torchvision nor transformers.
+"""
+
+from models_zoo.architectures import language, plain, vision
+from models_zoo.architectures.table import Architecture, Inputs
+
+ARCHITECTURES: dict[str, Architecture] = {
+    a.name: a for a in (*plain.ARCHITECTURES, *vision.ARCHITECTURES, *language.ARCHITECTURES)
+}
+"""Every architecture by name."""
+
+__all__ = ["ARCHITECTURES", "Architecture", "Inputs"]

@@ -1,0 +1,82 @@
+"""Tracing: what comes back, what is restored, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from graphmerge.errors import TraceError
+from graphmerge.trace import export_program
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.head = nn.Linear(6, 11, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(ids))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(3, 5)
+        self.idle = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor, *, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sum": self.a(x) + self.b(y), "a": self.a(x)}
+
+
+class Branches(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_tied_weights_are_one_tensor_with_both_names() -> None:
+    program = export_program(Tied(), (torch.zeros(2, 3, dtype=torch.long),))
+    assert [set(t.names) for t in program.tensors.values()] == [{"embed.weight", "head.weight"}]
+    assert program.unused == ()
+
+
+def test_keyword_inputs_several_outputs_and_unused_parameters() -> None:
+    program = export_program(TwoInputs(), (torch.randn(2, 4),), {"y": torch.randn(2, 3)})
+    assert len(program.inputs) == 2
+    assert program.unused == ("idle.weight", "idle.bias")
+
+
+def test_tracing_works_without_weights() -> None:
+    with torch.device("meta"):
+        model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(3, 4)
+    assert len(export_program(model, (x,)).tensors) == 4
+
+
+def test_every_modules_mode_is_restored() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
+    model.train()
+    model[1].eval()
+    export_program(model, (torch.randn(3, 4),))
+    assert [m.training for m in model] == [True, False, True]
+    assert model.training
+
+
+def test_attention_and_recurrence_stay_whole() -> None:
+    lstm = export_program(nn.LSTM(4, 5, batch_first=True), (torch.randn(2, 3, 4),))
+    assert "aten.lstm.input" in str(lstm.graph.graph)
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    graph = str(export_program(layer, (torch.randn(2, 3, 8),)).graph.graph)
+    assert "scaled_dot_product_attention" in graph
+    assert "aten.addmm" not in graph
+
+
+def test_a_branch_on_data_is_refused_with_its_source_line() -> None:
+    with pytest.raises(TraceError, match="if x.sum\\(\\) > 0") as refusal:
+        export_program(Branches(), (torch.randn(3),))
+    assert refusal.value.exit_code == 4
+    assert "test_export.py" in str(refusal.value)
+    assert "torch.cond" in str(refusal.value)
