@@ -61,7 +61,14 @@ def split(u: Universe, grid: Grid, axis: int, sizes: tuple[int, int]) -> Grid:
         u.tie(inner, outer, axis)
         u.once((outer, inner), sizes, lambda: own)  # joining the two again gives ``own`` back
     labels = [*others[:axis], outer, inner, *others[axis + 1 :]]
+    _follow(u, outer, labels, {axis, axis + 1})
     return Grid(grid.shape[:axis] + sizes + grid.shape[axis + 1 :], tuple(labels))
+
+
+def _follow(u: Universe, units: Labels, labels: Sequence[Labels], own: set[int]) -> None:
+    """Units of dimensions ``own`` that vary along others follow what stands there."""
+    for k in dependences(units, min(own)) - own:
+        u.tie(units, labels[k], k)
 
 
 def join(u: Universe, grid: Grid, axis: int) -> Grid:
@@ -77,7 +84,17 @@ def join(u: Universe, grid: Grid, axis: int) -> Grid:
         flat = _pairs(u, grid, axis)
     others = [_merge_axis(x, axis, (a, b)) for x in grid.labels]
     labels = [*others[:axis], flat, *others[axis + 2 :]]
-    return Grid((*grid.shape[:axis], a * b, *grid.shape[axis + 2 :]), tuple(labels))
+    return _one_way(u, Grid((*grid.shape[:axis], a * b, *grid.shape[axis + 2 :]), tuple(labels)), axis)
+
+
+def _one_way(u: Universe, grid: Grid, axis: int) -> Grid:
+    """Fix what would vary along dimension ``axis`` while that varies along it: no order could be told."""
+    labels = list(grid.labels)
+    for k in dependences(labels[axis], axis):
+        if axis in dependences(labels[k], k):
+            u.tie(labels[k], FIXED, k)
+            labels[k] = FIXED
+    return Grid(grid.shape, tuple(labels))
 
 
 def _merge_axis(labels: Labels, axis: int, sizes: tuple[int, int]) -> Labels:
@@ -102,6 +119,7 @@ def _pairs(u: Universe, grid: Grid, axis: int) -> IntArray:
         cells = u.new(tuple(shape))
         u.tie(cells, outer, axis)
         u.tie(cells, inner, axis + 1)
+        _follow(u, cells, grid.labels, {axis, axis + 1})
         return cells
 
     flat = (*shape[:axis], sizes[0] * sizes[1], *shape[axis + 2 :])
@@ -235,7 +253,7 @@ def concat(u: Universe, grids: Sequence[Grid], axis: int) -> Grid:
     for k in range(len(shape)):
         parts = [g.labels[k] for g in grids]
         labels.append(_concat_own(u, parts, sizes, axis, len(shape)) if k == axis else _stack(u, parts, sizes, axis, k))
-    return Grid(shape, tuple(labels))
+    return _one_way(u, Grid(shape, tuple(labels)), axis)
 
 
 def _concat_own(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int, rank: int) -> Labels:
