@@ -267,9 +267,14 @@ class _Trial:
     def _partners(self, name: str, dim: int, swap: _Swap) -> Iterator[tuple[Place, ...]]:
         """Sets of other dimensions that have as many parts and might have to move too."""
         sizes = {(n, d): size for n, t in self.inputs.items() for d, size in enumerate(t.shape)}
-        same = [p for p, size in sizes.items() if size % swap.parts == 0 and p != (name, dim)]
-        for count in range(len(same) + 1) if len(same) <= _PARTNERS else (0, len(same)):
-            yield from combinations(same, count)
+        own = sizes.pop((name, dim))
+        divided = [p for p, size in sizes.items() if size % swap.parts == 0]
+        if len(divided) <= _PARTNERS:
+            for count in range(len(divided) + 1):
+                yield from combinations(divided, count)
+        else:
+            yield from ((), *((p,) for p in divided))
+            yield from (tuple(p for p in divided if sizes[p] == own), tuple(divided))
 
     def _only_reorders(self, places: Sequence[Place], swap: _Swap) -> bool:
         """Whether reordering these dimensions reorders each output along one dimension, or not at all."""

@@ -182,7 +182,7 @@ RECURRENT = [
     for case in (
         _recurrent(name, "one layer"),
         _recurrent(name, "no bias", bias=False),
-        _recurrent(name, "stacked", layers=3),
+        _recurrent(name, "stacked", layers=2),
         _recurrent(name, "bidirectional", directions=2),
         _recurrent(name, "bidirectional stacked", layers=2, directions=2),
         _recurrent(name, "batch first", batch_first=True),

@@ -186,7 +186,7 @@ STRICT_RULES = {
     ),
     "the groups of a convolution are fixed": (
         _wrong("aten.conv2d", "n (2 i) h w, (2 o) i p q -> n (2 o) y x | h w p q y x"), ATEN.conv2d.default,
-        (t(2, 6, 4, 5), t(4, 3, 2, 2), None, *_ONE, 2),
+        (t(3, 6, 5, 5), t(4, 3, 3, 3), None, *_ONE, 2),
     ),
     "a transposition fixes what it moves": (
         _function("aten.t", lambda call: call.fix_all("unknown")), ATEN.t.default, (t(3, 4),),
