@@ -85,14 +85,15 @@ def merge_models(
     """
     say("tracing")
     graph = trace(model, args, kwargs, strict=strict)
-    say(f"{len(graph.groups)} symmetry groups, {sum(g.units for g in graph.groups)} units; verifying by running the model")
+    units = sum(g.units for g in graph.groups)
+    say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
     verification = verify(graph, model, seed).require()
     say(f"all groups hold (largest relative change {verification.max_error:.1e})")
     data, test = _split(data, test)
     alignments: dict[str, Alignment] = {}
     for method in methods if data else [m for m in methods if m == "weight"]:
         say(f"matching by {method}")
-        alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts, model=model)
+        alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts)
         say(f"objective {alignments[method].start:.4g} -> {alignments[method].objective:.4g}")
     candidates = list(_candidates(graph, model, a, b, alignments, weights, data, test, say))
     aligned = [c for c in candidates if c.matching != "none"] or candidates
@@ -102,14 +103,14 @@ def merge_models(
     return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
 
 
-def repairs(graph: ModelGraph, model: nn.Module, endpoints: Sequence[State], data: Batches) -> dict[str, Repair]:
+def repairs(graph: ModelGraph, endpoints: Sequence[State], data: Batches) -> dict[str, Repair]:
     """The repairs that apply to this network, as functions of (merged state, weights)."""
     table: dict[str, Repair] = {}
     applies = available(graph)
     if "bn-reset" in applies:
-        table["bn-reset"] = lambda state, _: reset_batchnorm(model, state, data)
+        table["bn-reset"] = lambda state, _: reset_batchnorm(graph.model, state, data)
     if "repair" in applies:
-        table["repair"] = lambda state, weights: repair(graph, state, endpoints, data, model=model, weights=weights)
+        table["repair"] = lambda state, weights: repair(graph, state, endpoints, data, weights)
     return table
 
 
@@ -119,7 +120,9 @@ def _split(data: Batches | None, test: Batches | None) -> tuple[Batches | None, 
         return data, test
     keep = len(data) - max(1, round(len(data) * HELD_OUT))
     if keep < 1:
-        raise InputError(f"the data holds {len(data)} batches; at least 2 are needed to hold one out: use smaller batches")
+        raise InputError(
+            f"the data holds {len(data)} batches; at least 2 are needed to hold one out: use smaller batches"
+        )
     return data[:keep], data[keep:]
 
 
@@ -141,11 +144,13 @@ def _candidates(
         merged = average([a, moved], weights)
         ways: dict[str, Repair] = {"none": lambda state, _: state}
         if data:
-            ways |= repairs(graph, model, [a, moved], data)
+            ways |= repairs(graph, [a, moved], data)
         for name, way in ways.items():
             state = way(merged, weights)
             score = evaluate(model, state, test) if test else None
-            title = ("naive" if matching == "none" else f"{matching} matching") + (f" + {name}" if name != "none" else "")
+            title = ("naive" if matching == "none" else f"{matching} matching") + (
+                f" + {name}" if name != "none" else ""
+            )
             found.append(Candidate(title, matching, name, state, score))
             say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
     return found

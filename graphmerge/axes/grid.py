@@ -231,7 +231,7 @@ def expand(grid: Grid, shape: Sequence[int]) -> Grid:
 def take(u: Universe, grid: Grid, axis: int, index: IntArray) -> Grid:
     """Positions ``index`` of dimension ``axis``, known when tracing; what is left out differs."""
     labels: list[Labels] = []
-    for k, x in enumerate(grid.labels):
+    for x in grid.labels:
         if not isinstance(x, Whole) and x.shape[axis] > 1:
             x = np.take(x, index, axis)
         labels.append(x)
@@ -252,7 +252,9 @@ def concat(u: Universe, grids: Sequence[Grid], axis: int) -> Grid:
     labels: list[Labels] = []
     for k in range(len(shape)):
         parts = [g.labels[k] for g in grids]
-        labels.append(_concat_own(u, parts, sizes, axis, len(shape)) if k == axis else _stack(u, parts, sizes, axis, k))
+        labels.append(
+            _concat_own(u, parts, sizes, axis, len(shape)) if k == axis else _stack(u, parts, sizes, axis, k)
+        )
     return _one_way(u, Grid(shape, tuple(labels)), axis)
 
 
@@ -276,7 +278,9 @@ def _concat_own(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis
 
 def _common_shape(arrays: Sequence[IntArray], axis: int, rank: int) -> list[int]:
     """The shape that the parts broadcast to, leaving ``axis`` open."""
-    return list(np.broadcast_shapes((1,) * rank, *(x.shape[:axis] + (1,) + x.shape[axis + 1 :] for x in arrays)))
+    return list(
+        np.broadcast_shapes((1,) * rank, *((*x.shape[:axis], 1, *x.shape[axis + 1 :]) for x in arrays))
+    )
 
 
 def _repeats(labels: IntArray, axis: int) -> bool:

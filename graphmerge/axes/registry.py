@@ -64,7 +64,11 @@ class Call:
         same = dims if dims is not None else {k: k for k in range(source.rank)}
         for a, b in same.items():
             self.u.link((source.name, a), (name, b))
-        routed = {same[d]: key for d, key in source.routed.items() if d in same and shape[same[d]] == source.shape[d]}
+        routed = {
+            same[d]: key
+            for d, key in source.routed.items()
+            if d in same and shape[same[d]] == source.shape[d]
+        }
         return [Value(name, shape, list(grid.labels), routed)]
 
     def fix(self, value: Value, axis: int, reason: str) -> None:
@@ -155,7 +159,9 @@ class Registry:
 def _pointwise(call: Call) -> list[Value]:
     """Any elementwise operator: dimensions match from the right, as broadcasting does."""
     tensors = call.tensors()
-    return call.relate(", ".join(["..."] * len(tensors)) + " -> " + ", ".join(["..."] * len(call.outputs)), *tensors)
+    return call.relate(
+        ", ".join(["..."] * len(tensors)) + " -> " + ", ".join(["..."] * len(call.outputs)), *tensors
+    )
 
 
 RULES = Registry()

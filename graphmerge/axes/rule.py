@@ -89,7 +89,7 @@ def relate(
     size = _letter_sizes([*terms, *results], dict(sizes or {}), text)
     tensors = [_spread(u, v, d, size) for (v, _), (_, d) in zip(present, terms, strict=True)]
     routed = _one_routing(u, tensors)
-    everything = [*tensors, *(_empty(d, s, size) for s, d in results)]
+    everything = [*tensors, *(_empty(d, s) for s, d in results)]
     labels = _unify(u, everything, size, rule.fixed)
     for t in tensors:
         _label_parameter(u, t, labels, size)
@@ -130,7 +130,7 @@ def _letter_sizes(
 
 def _spread(u: Universe, value: Value, dims: tuple[Dim, ...], size: dict[str, int]) -> Tensor:
     """Split the composite dimensions of a value, so that each letter has its own."""
-    letters = _letters(dims, value.shape, size)
+    letters = _letters(dims, value.shape)
     if value.labels is None:
         return Tensor(value, dims, letters, None)
     composite = [k for k in value.routed if len(dims[k]) > 1]
@@ -145,7 +145,7 @@ def _spread(u: Universe, value: Value, dims: tuple[Dim, ...], size: dict[str, in
     return Tensor(value, dims, letters, grid)
 
 
-def _letters(dims: tuple[Dim, ...], shape: tuple[int, ...], size: dict[str, int]) -> tuple[str, ...]:
+def _letters(dims: tuple[Dim, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
     """One name per spread dimension; a broadcast dimension has none, nor has one of size 1."""
     names: list[str] = []
     for k, (n, dim) in enumerate(zip(shape, dims, strict=True)):
@@ -170,8 +170,8 @@ def _one_routing(u: Universe, tensors: Sequence[Tensor]) -> dict[str, str]:
     return {letter: min(found) for letter, found in keys.items() if letter not in mixed and "" not in found}
 
 
-def _empty(dims: tuple[Dim, ...], shape: tuple[int, ...], size: dict[str, int]) -> Tensor:
-    return Tensor(None, dims, _letters(dims, shape, size), None)
+def _empty(dims: tuple[Dim, ...], shape: tuple[int, ...]) -> Tensor:
+    return Tensor(None, dims, _letters(dims, shape), None)
 
 
 def _may_depend(tensors: Sequence[Tensor]) -> dict[str, set[str]]:
@@ -303,7 +303,7 @@ def _assemble(
     labels: dict[str, tuple[tuple[str, ...], Labels]],
     size: dict[str, int],
 ) -> Value:
-    letters = _letters(dims, shape, size)
+    letters = _letters(dims, shape)
     spread = tuple(size[_plain(x)] if x else 1 for x in letters)
     grid = Grid(spread, tuple(_labels_for(letters, k, labels) for k in range(len(letters))))
     for axis, (n, dim) in enumerate(zip(shape, dims, strict=True)):

@@ -130,8 +130,10 @@ class Universe:
         if not isinstance(units, Whole):
             self.marks.append(np.unique(units))
 
-    def once(self, parts: tuple[Labels, ...], sizes: tuple[int, ...], make: Callable[[], IntArray]) -> IntArray:
-        """What ``make`` returned on the first call with equal ``parts`` and ``sizes``, whatever their rank."""
+    def once(
+        self, parts: tuple[Labels, ...], sizes: tuple[int, ...], make: Callable[[], IntArray]
+    ) -> IntArray:
+        """What ``make`` returned on the first call with equal ``parts`` and ``sizes``, of any rank."""
         if ANY in [x for x in parts if isinstance(x, Whole)]:
             return make()  # copies of one tensor need not agree with each other
         key = (_signature(parts), sizes)

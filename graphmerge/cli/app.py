@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import commands, merging
-from graphmerge.cli.demo import demo
 from graphmerge.cli.console import out
+from graphmerge.cli.demo import demo
 
 app = typer.Typer(
     name="graphmerge",
-    help="Merge neural networks of any one architecture: derive the symmetries, prove them, align, merge, repair, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -33,9 +32,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Merge neural networks of any one architecture."""
+    """Merge neural networks of any one architecture: derive, prove, align, merge, repair, export."""
 
 
 def main() -> None:

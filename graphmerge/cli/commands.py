@@ -47,11 +47,19 @@ def graph_json(graph: ModelGraph) -> dict[str, Any]:
     """Groups, fixed axes and operators without a rule, as plain data."""
     return {
         "groups": [
-            {"name": g.name, "size": g.size, "copies": g.copies, "kind": g.kind, "within": g.within, "members": g.members}
+            {
+                "name": g.name,
+                "size": g.size,
+                "copies": g.copies,
+                "kind": g.kind,
+                "within": g.within,
+                "members": g.members,
+            }
             for g in graph.groups
         ],
         "fixed": [
-            {"parameter": f.parameter, "dim": f.dim, "units": f.units, "reason": f.reason} for f in graph.fixed
+            {"parameter": f.parameter, "dim": f.dim, "units": f.units, "reason": f.reason}
+            for f in graph.fixed
         ],
         "unknown": [{"reason": reason, "where": str(where)} for where, reason in graph.pinned],
         "unused": graph.program.unused,
@@ -78,7 +86,12 @@ def inspect(
 
 def _show_graph(graph: ModelGraph) -> None:
     rows = [
-        (g.name, f"{g.copies} x {g.size}" if g.copies > 1 else str(g.size), str(len(g.members)), ", ".join(g.within))
+        (
+            g.name,
+            f"{g.copies} x {g.size}" if g.copies > 1 else str(g.size),
+            str(len(g.members)),
+            ", ".join(g.within),
+        )
         for g in graph.groups
     ]
     table(f"{len(rows)} symmetry groups", ("group", "units", "members", "within"), rows)
@@ -104,7 +117,12 @@ def verify(
         talk.say(f"running the model with each of {len(graph.groups)} groups")
         result = verify_graph(graph, module, seed)
         rows = [
-            (g.name, f"{g.error:.1e}", f"{g.control:.1e}", ("holds" if g.passed else "FAILS") + ("" if g.observable else ", not observable"))
+            (
+                g.name,
+                f"{g.error:.1e}",
+                f"{g.control:.1e}",
+                ("holds" if g.passed else "FAILS") + ("" if g.observable else ", not observable"),
+            )
             for g in result.groups
         ]
         data = {
@@ -112,9 +130,14 @@ def verify(
             "max_error": result.max_error,
             "tolerance": result.tolerance,
             "noise": result.noise,
-            "groups": [{"name": g.name, "error": g.error, "control": g.control, "passed": g.passed} for g in result.groups],
+            "groups": [
+                {"name": g.name, "error": g.error, "control": g.control, "passed": g.passed}
+                for g in result.groups
+            ],
         }
-        title = f"largest relative change of an output {result.max_error:.1e}, tolerance {result.tolerance:.1e}"
+        title = (
+            f"largest relative change of an output {result.max_error:.1e}, tolerance {result.tolerance:.1e}"
+        )
         talk.result(data, lambda: table(title, ("group", "moved", "control", ""), rows))
         result.require()
 
@@ -124,7 +147,9 @@ def explain(
     inputs: options.Inputs,
     parameter: Annotated[str, typer.Argument(help="A parameter, such as layer1.0.conv1.weight.")],
     dim: Annotated[int, typer.Argument(help="Its dimension.")] = 0,
-    to: Annotated[str | None, typer.Option("--to", help="PARAMETER:DIM: the chain of operators to it.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="PARAMETER:DIM: the chain of operators to it.")
+    ] = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -147,7 +172,9 @@ def explain(
 def evaluate(
     model: options.Model,
     weights: Annotated[str, typer.Option("--weights", "-w", help="Checkpoint (.safetensors, .pt).")],
-    data: Annotated[str, typer.Option("--data", "-d", help="Batches (inputs, targets): module:loader or an .npz.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="Batches (inputs, targets): module:loader or an .npz.")
+    ],
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -183,7 +210,14 @@ def export(
         module, args, kwargs = prepare(model, inputs, weights, "cpu", seed, talk)
         talk.say("exporting and comparing with onnxruntime")
         report = export_onnx(module, target, args, kwargs, dynamic_batch=not static)
-        found = {"path": str(report.path), "opset": report.opset, "nodes": report.nodes, "bytes": report.bytes}
+        found = {
+            "path": str(report.path),
+            "opset": report.opset,
+            "nodes": report.nodes,
+            "bytes": report.bytes,
+        }
         found |= {"max_error": dict(report.max_error), "dynamic": report.dynamic}
         rows = [(str(n), f"{e:.1e}") for n, e in report.max_error.items()]
-        talk.result(found, lambda: table(f"{target}: {report.nodes} nodes", ("batch", "largest difference"), rows))
+        talk.result(
+            found, lambda: table(f"{target}: {report.nodes} nodes", ("batch", "largest difference"), rows)
+        )

@@ -76,7 +76,9 @@ def exit_codes(debug: bool) -> Iterator[None]:
         err.print(f"[bold red]graphmerge:[/bold red] {escape(str(error))}")
         raise SystemExit(error.exit_code) from error
     except MemoryError as error:
-        err.print("[bold red]graphmerge:[/bold red] out of memory; try a smaller batch (--input) or fewer restarts")
+        err.print(
+            "[bold red]graphmerge:[/bold red] out of memory; try a smaller batch (--input) or fewer restarts"
+        )
         raise SystemExit(5) from error
     except KeyboardInterrupt as error:
         err.print("[bold red]graphmerge:[/bold red] interrupted; nothing was written")

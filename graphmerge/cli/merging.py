@@ -30,7 +30,9 @@ Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
 
 def _refuse_same(a: str, b: str, allowed: bool) -> None:
     if not allowed and Path(a).exists() and Path(b).exists() and same_bytes(a, b):
-        raise InputError(f"{a} and {b} hold the same bytes: merging them gives them back; pass --allow-duplicate to go on")
+        raise InputError(
+            f"{a} and {b} hold the same bytes: merging them gives them back; pass --allow-duplicate to go on"
+        )
 
 
 def match(
@@ -60,7 +62,7 @@ def match(
         verify_graph(graph, module, seed).require()
         found = match_models(
             graph, states[0], states[1], method, load_data(data) if data else None, seed,
-            restarts=restarts, model=module, progress=talk.ticker("matching"),
+            restarts=restarts, progress=talk.ticker("matching"),
         )  # fmt: skip
         found.save(target)
         rows = [(g, str(n)) for g, n in found.transform.moved_units().items()]
@@ -74,14 +76,20 @@ def merge(
     model: options.Model,
     inputs: options.Inputs,
     target: options.Out,
-    method: Annotated[str, typer.Option("--method", help="auto (both, the better is kept), weight or activation.")] = "auto",
+    method: Annotated[
+        str, typer.Option("--method", help="auto (both, the better is kept), weight or activation.")
+    ] = "auto",
     weight: Annotated[float, typer.Option("--weight", min=0, max=1, help="Share of B in the average.")] = 0.5,
     data: options.Data = None,
     test: options.Test = None,
-    points: Annotated[int, typer.Option("--points", min=0, help="Points of the barrier curves (0: none).")] = 11,
+    points: Annotated[
+        int, typer.Option("--points", min=0, help="Points of the barrier curves (0: none).")
+    ] = 11,
     onnx: Annotated[bool, typer.Option(help="Also write merged.onnx.")] = True,
     restarts: options.Restarts = 3,
-    allow_duplicate: Annotated[bool, typer.Option("--allow-duplicate", help="Merge a file with itself.")] = False,
+    allow_duplicate: Annotated[
+        bool, typer.Option("--allow-duplicate", help="Merge a file with itself.")
+    ] = False,
     strict: options.Strict = False,
     force: options.Force = False,
     seed: options.Seed = 0,
@@ -93,13 +101,19 @@ def merge(
     """Merge two checkpoints: check, trace, verify, match, merge, repair, evaluate, export."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        methods = {"auto": ("weight", "activation"), "weight": ("weight",), "activation": ("activation",)}.get(method)
+        methods = {
+            "auto": ("weight", "activation"),
+            "weight": ("weight",),
+            "activation": ("activation",),
+        }.get(method)
         if methods is None:
             raise UsageError(f"unknown --method {method!r}; there are: auto, weight, activation")
         if method == "activation" and not data:
             raise UsageError("--method activation needs --data")
         _refuse_same(a, b, allow_duplicate)
-        with staged_output(target, force, inputs=[a, b], needed_bytes=4 * Path(a).stat().st_size if Path(a).exists() else 0) as folder:
+        with staged_output(
+            target, force, inputs=[a, b], needed_bytes=4 * Path(a).stat().st_size if Path(a).exists() else 0
+        ) as folder:
             module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
             states = [load_weights(module, path, talk) for path in (a, b)]
             batches = load_data(data) if data else None
@@ -110,9 +124,11 @@ def merge(
             )  # fmt: skip
             recipe = _recipe(a, b, model, inputs, seed, result)
             report = recipe | {"rows": [{"name": n, **_score(s)} for n, s in rows_of(result)]}
-            curves = _curves(result, module, states, batches, tests, points, talk)
+            curves = _curves(result, states, batches, tests, points, talk)
             if curves:
-                save_barrier_plot(curves, result.ensemble, folder / "barrier.png", "Loss along the path from A to B")
+                save_barrier_plot(
+                    curves, result.ensemble, folder / "barrier.png", "Loss along the path from A to B"
+                )
                 report["barrier"] = {n: c.to_json() for n, c in curves.items()}
             _write(folder, result, module, args, kwargs, recipe, report, onnx, talk)
         talk.result(report, lambda: _show(result, target))
@@ -147,7 +163,7 @@ def rows_of(result: MergeResult) -> list[tuple[str, Score | None]]:
 
 
 def _curves(
-    result: MergeResult, module: nn.Module, states: list[Any], data: Any, test: Any, points: int, talk: Talk
+    result: MergeResult, states: list[Any], data: Any, test: Any, points: int, talk: Talk
 ) -> dict[str, BarrierCurve]:
     """Barrier curves: naive, aligned, and aligned with the repair that was kept."""
     if not test and data:
@@ -157,14 +173,13 @@ def _curves(
     talk.say(f"barrier curves at {points} points")
     best = result.alignment or next(iter(result.alignments.values()))
     moved = best.apply(states[1])
-    curves = {"naive": barrier(result.graph, states[0], states[1], test, model=module, points=points)}
-    curves["aligned"] = barrier(result.graph, states[0], moved, test, model=module, points=points)
-    way = repairs(result.graph, module, [states[0], moved], data).get(result.kept.repair) if data else None
+    curves = {"naive": barrier(result.graph, states[0], states[1], test, points)}
+    curves["aligned"] = barrier(result.graph, states[0], moved, test, points)
+    way = repairs(result.graph, [states[0], moved], data).get(result.kept.repair) if data else None
     if way:
         curves[f"aligned + {result.kept.repair}"] = barrier(
-            result.graph, states[0], moved, test, model=module, points=points,
-            repair=lambda state, at: way(state, (1 - at, at)),
-        )  # fmt: skip
+            result.graph, states[0], moved, test, points, lambda state, at: way(state, (1 - at, at))
+        )
     return curves
 
 
@@ -179,8 +194,14 @@ def _write(
     if onnx:
         talk.say("writing merged.onnx and comparing it with torch")
         module.load_state_dict(dict(result.kept.state))
-        written = export_onnx(module.cpu(), folder / "merged.onnx", _cpu(args), _cpu(kwargs), metadata=metadata)
-        report["onnx"] = {"opset": written.opset, "max_error": dict(written.max_error), "dynamic": written.dynamic}
+        written = export_onnx(
+            module.cpu(), folder / "merged.onnx", _cpu(args), _cpu(kwargs), metadata=metadata
+        )
+        report["onnx"] = {
+            "opset": written.opset,
+            "max_error": dict(written.max_error),
+            "dynamic": written.dynamic,
+        }
     (folder / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
 
 
@@ -190,7 +211,11 @@ def _cpu(x: Any) -> Any:
 
 def _show(result: MergeResult, target: str) -> None:
     rows = [
-        (name + (" (kept)" if name == result.kept.name else ""), f"{s.loss:.4f}" if s else "", f"{100 * s.accuracy:.2f} %" if s else "")
+        (
+            name + (" (kept)" if name == result.kept.name else ""),
+            f"{s.loss:.4f}" if s else "",
+            f"{100 * s.accuracy:.2f} %" if s else "",
+        )
         for name, s in rows_of(result)
     ]
     table("Held-out data", ("", "loss (nats)", "accuracy"), rows)

@@ -11,15 +11,26 @@ Model = Annotated[
 ]
 Inputs = Annotated[
     list[str],
-    typer.Option("--input", "-i", help="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats."),
+    typer.Option(
+        "--input", "-i", help="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats."
+    ),
 ]
-Weights = Annotated[str | None, typer.Option("--weights", "-w", help="Checkpoint of the model (.safetensors, .pt).")]
+Weights = Annotated[
+    str | None, typer.Option("--weights", "-w", help="Checkpoint of the model (.safetensors, .pt).")
+]
 Data = Annotated[
     str | None,
-    typer.Option("--data", "-d", help="Training batches (inputs, targets): module:loader or an .npz. For matching and repair."),
+    typer.Option(
+        "--data",
+        "-d",
+        help="Training batches (inputs, targets): module:loader or an .npz. For matching and repair.",
+    ),
 ]
 Test = Annotated[
-    str | None, typer.Option("--test", "-t", help="Held-out batches for evaluation; without it a part of --data is held out.")
+    str | None,
+    typer.Option(
+        "--test", "-t", help="Held-out batches for evaluation; without it a part of --data is held out."
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", help="Fixes every random choice.")]
@@ -28,5 +39,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Operators without a rule are an error.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
-Restarts = Annotated[int, typer.Option("--restarts", min=1, help="Orders of weight matching to try; the best is kept.")]
+Restarts = Annotated[
+    int, typer.Option("--restarts", min=1, help="Orders of weight matching to try; the best is kept.")
+]
 Out = Annotated[str, typer.Option("--out", "-o", help="Output folder.")]

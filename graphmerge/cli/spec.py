@@ -44,7 +44,9 @@ def _keywords(text: str, spec: str) -> dict[str, Any]:
             raise ValueError("only key=literal arguments are read")
         return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
-        raise UsageError(f"the arguments of {spec!r} cannot be read: {error}; write e.g. (width=2)") from error
+        raise UsageError(
+            f"the arguments of {spec!r} cannot be read: {error}; write e.g. (width=2)"
+        ) from error
 
 
 def build_model(spec: str, device: torch.device) -> nn.Module:
@@ -70,7 +72,9 @@ def example_inputs(
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
     """Example inputs: floats drawn from a normal distribution, integers 0 or 1."""
     if not texts:
-        raise UsageError("tell the shape of the model's input, such as --input 2x3x32x32 (repeat it for several)")
+        raise UsageError(
+            "tell the shape of the model's input, such as --input 2x3x32x32 (repeat it for several)"
+        )
     generator = torch.Generator().manual_seed(seed)
     args: list[torch.Tensor] = []
     kwargs: dict[str, torch.Tensor] = {}
@@ -91,7 +95,7 @@ def load_data(spec: str) -> Batches:
     if spec.endswith(".npz"):
         return _from_npz(Path(spec))
     loader, arguments = import_object(spec)
-    return [tuple(batch) for batch in loader(**arguments)]  # type: ignore[misc]
+    return [tuple(batch) for batch in loader(**arguments)]
 
 
 def _from_npz(path: Path, batch: int = 500) -> Batches:
@@ -104,7 +108,7 @@ def _from_npz(path: Path, batch: int = 500) -> Batches:
         x, y = torch.from_numpy(arrays["inputs"]), torch.from_numpy(arrays["targets"])
     if len(x) != len(y):
         raise InputError(f"{path}: {len(x)} inputs but {len(y)} targets")
-    return list(zip(x.split(batch), y.split(batch), strict=True))
+    return [(x[k : k + batch], y[k : k + batch]) for k in range(0, len(x), batch)]
 
 
 def pick_device(name: str) -> torch.device:

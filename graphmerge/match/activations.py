@@ -7,8 +7,7 @@ Source: Git Re-Basin section 3.1, with Pearson correlation as in REPAIR, Jordan 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +21,7 @@ from graphmerge.match.layout import Site
 from graphmerge.symmetry import ModelGraph, Transform, trace
 from graphmerge.symmetry.propagate import op_name
 from graphmerge.symmetry.structure import Structure
-
-State = Mapping[str, torch.Tensor]
+from graphmerge.trace.run import State, device_of, fitting, inputs_of, to_device, visit
 
 _MOVES_ONLY = {
     f"aten.{n}"
@@ -36,7 +34,7 @@ _MOVES_ONLY = {
 """Operators that compute nothing: their values have been seen where they arose."""
 
 MAX_ROWS = 8192
-"""Sites with more rows than this are left out: their correlations would not fit in memory."""
+"""Sites with more rows than this are left out: a matrix of their correlations would take over 0.5 GB."""
 
 
 @dataclass
@@ -52,7 +50,9 @@ class Moments:
     def correlation(self) -> torch.Tensor:
         """Pearson correlation [row of a, row of b] (float32); rows that never vary correlate with none."""
         means = [s / self.count for s in self.sums]
-        spread = [(q / self.count - m * m).clamp_min(0).sqrt() for q, m in zip(self.squares, means, strict=True)]
+        spread = [
+            (q / self.count - m * m).clamp_min(0).sqrt() for q, m in zip(self.squares, means, strict=True)
+        ]
         alive = [s > 1e-6 * s.max().clamp_min(1e-30) for s in spread]
         cov = self.cross / self.count - means[0][:, None] * means[1]
         scale = [torch.where(k, 1 / s.clamp_min(1e-30), 0) for k, s in zip(alive, spread, strict=True)]
@@ -69,31 +69,18 @@ def _update(moments: Moments | None, a: torch.Tensor, b: torch.Tensor) -> Moment
     a, b = a - moments.shift[0], b - moments.shift[1]
     moments.count += a.shape[1]
     for x, total, square in zip((a, b), moments.sums, moments.squares, strict=True):
-        total += x.sum(1, dtype=torch.float64)
-        square += (x * x).sum(1, dtype=torch.float64)
+        total += x.sum(1).double()
+        square += torch.linalg.vecdot(x, x).double()
     moments.cross += a @ b.T
     return moments
 
 
-def batches(data: Iterable[Any]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Inputs of each batch as (args, kwargs); targets, which come second in a pair, are dropped."""
-    for batch in data:
-        x = batch[0] if isinstance(batch, list | tuple) else batch
-        if isinstance(x, Mapping):
-            yield (), dict(x)
-        elif isinstance(x, list | tuple):
-            yield tuple(x), {}
-        else:
-            yield (x,), {}
-
-
-def feature_graph(model: nn.Module, data: Sequence[Any]) -> ModelGraph:
+def feature_graph(model: nn.Module, data: Iterable[Any]) -> ModelGraph:
     """The model traced at the batch size of the data, so that its graph itself can run."""
-    first = next(batches(data), None)
+    first = next(inputs_of(data), None)
     if first is None:
         raise InputError("the data holds no batch: activation matching needs some")
-    device = next(iter(model.state_dict().values())).device
-    return trace(model, *_to(first, device))
+    return trace(model, *to_device(first, device_of(model.state_dict())))
 
 
 def feature_labels(graph: ModelGraph) -> Structure:
@@ -102,9 +89,19 @@ def feature_labels(graph: ModelGraph) -> Structure:
     for node in graph.program.graph.graph.nodes:
         if node.name in graph.program.inputs or any(n in from_data for n in node.all_input_nodes):
             from_data.add(node)
-    computing = {n.name for n in from_data if n.op == "call_function" and op_name(n.target) not in _MOVES_ONLY}
+    computing = {
+        n.name
+        for n in from_data
+        if n.op == "call_function" and op_name(n.target) not in _MOVES_ONLY and not _normalised_next(n)
+    }
     values = {n: v for n, v in graph.facts.values.items() if n in computing}
     return graph.structure.label(values)
+
+
+def _normalised_next(node: fx.Node) -> bool:
+    """A BatchNorm reads the value and nothing else does: its result correlates in the same way."""
+    norm = "aten._native_batch_norm_legit_no_training"
+    return bool(node.users) and all(op_name(user.target) == norm for user in node.users)
 
 
 class ActivationSimilarity:
@@ -114,7 +111,10 @@ class ActivationSimilarity:
     """
 
     def __init__(
-        self, structure: Structure, correlations: Mapping[tuple[str, tuple[int, ...]], torch.Tensor], transform: Transform
+        self,
+        structure: Structure,
+        correlations: Mapping[tuple[str, tuple[int, ...]], torch.Tensor],
+        transform: Transform,
     ) -> None:
         self._structure = structure
         self._correlations = correlations
@@ -136,7 +136,9 @@ class ActivationSimilarity:
         index = []
         for k, d in enumerate(axes):
             source = sources.get(d)
-            index.append(grid[k] if source is None else np.broadcast_to(source.reshape(_pick(source, axes)), shape))
+            index.append(
+                grid[k] if source is None else np.broadcast_to(source.reshape(_pick(source, axes)), shape)
+            )
         return np.ravel_multi_index(index, shape).ravel()
 
     def _part(self, key: tuple[str, tuple[int, ...]], source: IntArray) -> float:
@@ -165,7 +167,7 @@ class ActivationSimilarity:
         right = np.broadcast_to(rows[:, None, :], (fibres, n, n, *rows.shape[2:]))
         return self._block(site, left, right)
 
-    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None) -> bool:
+    def move(self, delta: IntArray, names: set[str], least: float, _gain: float | None) -> bool:
         """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""
         transform = replace(self.transform, phi=delta[self.transform.phi])
         sources = {k: self._source(k, transform) for k in self._correlations if k[0] in names}
@@ -194,63 +196,19 @@ def correlate(
         wanted.setdefault(s.name, {})[s.axes] = s
     moments: dict[tuple[str, tuple[int, ...]], Moments] = {}
     read = skipped = 0
-    shapes = _shapes(graph.program.example)
     with torch.no_grad():
-        for inputs in batches(data):
-            batch = _to(inputs, next(iter(a.values())).device)
-            if _shapes(batch) != shapes:
+        for inputs in fitting(graph.program, data, device_of(a)):
+            if inputs is None:
                 skipped += 1
                 continue
             read += 1
-            for name, x, y in _lockstep(graph, (a, b), batch, wanted.keys()):
-                for axes, site in wanted[name].items():
-                    key = (name, axes)
-                    moments[key] = _update(moments.get(key), site.matrix(x).float(), site.matrix(y).float())
+            both = (visit(graph.program, state, inputs, wanted.keys()) for state in (a, b))
+            for x, y in zip(*both, strict=True):
+                for axes, site in wanted[x.node.name].items():
+                    key = (x.node.name, axes)
+                    rows = (site.matrix(x.value).float(), site.matrix(y.value).float())
+                    moments[key] = _update(moments.get(key), *rows)
     return {k: m.correlation() for k, m in moments.items()}, read, skipped
-
-
-def _lockstep(
-    graph: ModelGraph, states: tuple[State, State], batch: Any, wanted: Iterable[str]
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Run the graph under both states at once; yields (node, value of a, value of b) where wanted."""
-    names = set(wanted)
-    module = graph.program.graph
-    last = {n: k for k, node in enumerate(module.graph.nodes) for n in node.all_input_nodes}
-    environments: list[dict[fx.Node, Any]] = [{}, {}]
-    flat = torch.utils._pytree.tree_leaves(batch)
-    for k, node in enumerate(module.graph.nodes):
-        if node.op == "output":
-            return
-        for env, state in zip(environments, states, strict=True):
-            env[node] = _value(graph, module, node, env, state, flat)
-        if node.name in names:
-            yield node.name, environments[0][node], environments[1][node]
-        for done in [n for n in (*node.all_input_nodes, node) if last.get(n, k) == k]:
-            for env in environments:
-                env.pop(done, None)
-
-
-def _value(graph: ModelGraph, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any], state: State, flat: list[Any]) -> Any:
-    if node.op == "placeholder":
-        program = graph.program
-        if node.name in program.tensors:
-            tensor = program.tensors[node.name]
-            return state[next(n for n in tensor.names if n in state)].detach()
-        if node.name in program.constants:
-            return program.constants[node.name]
-        return flat[list(program.inputs).index(node.name)] if node.name in program.inputs else None
-    if node.op == "get_attr":
-        return operator.attrgetter(str(node.target))(module)
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
-    return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def _to(x: Any, device: torch.device) -> Any:
-    return torch.utils._pytree.tree_map(lambda t: t.to(device) if isinstance(t, torch.Tensor) else t, x)
-
-
-def _shapes(x: Any) -> list[Any]:
-    return [tuple(t.shape) if isinstance(t, torch.Tensor) else t for t in torch.utils._pytree.tree_leaves(x)]
 
 
 def same_frame(ours: ModelGraph, theirs: Transform) -> Transform:

@@ -45,7 +45,8 @@ def _is_hard(s: torch.Tensor) -> bool:
         return False
     live = s.abs().amax(1) > 0
     wanted = s.argmax(1)[live]
-    return wanted.numel() > 0 and wanted.unique().numel() < (1 - _COLLISIONS) * wanted.numel()
+    distinct = int(torch.bincount(wanted).count_nonzero())
+    return wanted.numel() > 0 and distinct < (1 - _COLLISIONS) * wanted.numel()
 
 
 def presolve(s: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Similarity(Protocol):
     def objective(self) -> float: ...
     def within(self, site: Site) -> torch.Tensor: ...
     def across(self, site: Site, fibres: int) -> torch.Tensor: ...
-    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None) -> bool: ...
+    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool: ...
 
 
 def descend(
@@ -72,12 +72,14 @@ def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
     """One step on one group; the number of units that moved (0: nothing better was found)."""
     structure = similarity.transform.structure
     for solve in (_two_level, _one_level) if plan.inner else (_one_level,):
-        inner, gain = solve(similarity, structure, plan)
+        inner, gain = solve(similarity, plan)
         if all((places == np.arange(places.shape[1])).all() for places in inner.values()):
             continue
         delta = structure.extend(inner)
         if similarity.move(delta, names, RISE * abs(similarity.objective), gain):
-            return sum(int((delta[units] != units).sum()) for units in (structure.sorts[k].units for k in inner))
+            return sum(
+                int((delta[units] != units).sum()) for units in (structure.sorts[k].units for k in inner)
+            )
     return 0
 
 
@@ -95,7 +97,7 @@ def _places(columns: torch.Tensor) -> IntArray:
     return inverse
 
 
-def _one_level(similarity: Similarity, structure: Structure, plan: Plan) -> tuple[dict[int, IntArray], float | None]:
+def _one_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], float | None]:
     """The best order of the units, the units inside them keeping theirs; its gain where that is exact."""
     total = _total(similarity.within, plan.sites)
     columns = assign(total)
@@ -106,8 +108,9 @@ def _one_level(similarity: Similarity, structure: Structure, plan: Plan) -> tupl
     return {plan.atom: _places(columns)}, gain
 
 
-def _two_level(similarity: Similarity, structure: Structure, plan: Plan) -> tuple[dict[int, IntArray], None]:
+def _two_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], None]:
     """The best order of the units, each pair compared under its own best inner order."""
+    structure = similarity.transform.structure
     sort = structure.sorts[plan.atom]
     orders: dict[int, torch.Tensor] = {}
     values = [similarity.within(site) for site in plan.own]

@@ -129,12 +129,12 @@ def plan(structure: Structure, k: int, labels: Mapping[str, Sequence[IntArray | 
     inner = {}
     for j in below:
         theirs = sites(structure, j, labels)
-        alone = [s for s in theirs if _only(structure, s, j, below, owner)]
+        alone = [s for s in theirs if _only(s, j, below, owner)]
         inner[j] = tuple(_by_parent(structure, k, j, s, owners(structure, k)) for s in alone or theirs)
     return Plan(k, tuple(mine), tuple(s for s in mine if not among(s)), inner)
 
 
-def _only(structure: Structure, site: Site, j: int, below: Sequence[int], owner: Mapping[int, IntArray]) -> bool:
+def _only(site: Site, j: int, below: Sequence[int], owner: Mapping[int, IntArray]) -> bool:
     """No other child of the same atom reorders the site's rows, unless it is above or below ``j``."""
     classes = site.classes[site.rows.ravel()]
     return not any((owner[i][classes] >= 0).any() for i in below if i != j)
@@ -146,4 +146,6 @@ def _by_parent(structure: Structure, k: int, j: int, site: Site, owner_k: IntArr
     parent = owner_k[units]
     order = np.argsort(parent, kind="stable")
     rows = site.rows.reshape(len(units), -1)[order]
-    return Site(site.name, site.axes, rows.reshape(len(structure.sorts[k].units), -1, rows.shape[1]), site.classes)
+    return Site(
+        site.name, site.axes, rows.reshape(len(structure.sorts[k].units), -1, rows.shape[1]), site.classes
+    )

@@ -10,15 +10,21 @@ import torch
 from torch import nn
 
 from graphmerge.errors import InputError, UsageError
-from graphmerge.match.activations import ActivationSimilarity, correlate, feature_graph, feature_labels, same_frame
+from graphmerge.match.activations import (
+    ActivationSimilarity,
+    correlate,
+    feature_graph,
+    feature_labels,
+    same_frame,
+)
 from graphmerge.match.alignment import Alignment, Step
 from graphmerge.match.descent import descend
 from graphmerge.match.layout import Plan, plan
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
+from graphmerge.trace.run import State, state_of
 
-State = Mapping[str, torch.Tensor]
 Progress = Callable[[int, str, float], None]
 
 PERFECT = 1e-6
@@ -34,15 +40,14 @@ def match(
     seed: int = 0,
     *,
     restarts: int = 3,
-    model: nn.Module | None = None,
     progress: Progress | None = None,
 ) -> Alignment:
     """Find the symmetry that brings model ``b`` closest to model ``a``.
 
     ``method`` is "weight" (coordinate descent on the inner product of parameters, best of
     ``restarts`` orders) or "activation" (correlation of activations on ``data``, batches of
-    ``(inputs, targets)``; needs the module, as ``a`` or as ``model``). Both run on the device of
-    the weights. The same seed gives the same result.
+    ``(inputs, targets)``). Both run on the device of the weights. The same seed gives the same
+    result.
 
     Raises UsageError for an unknown method or missing data, InputError where the state dicts do
     not fit the traced model or hold NaN or infinity.
@@ -54,7 +59,7 @@ def match(
     if method == "weight":
         result = _match_weights(graph, states[0], states[1], seed, restarts, progress)
     else:
-        result = _match_activations(graph, a, b, model, data, seed, progress)
+        result = _match_activations(graph, a, b, data, seed, progress)
     return Alignment(seconds=time.perf_counter() - start, seed=seed, method=method, **result)
 
 
@@ -66,7 +71,7 @@ def plans(graph: ModelGraph, structure: Structure, labels: Mapping[str, Any]) ->
 
 def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[str, torch.Tensor]:
     """The tensors that the groups move, checked against the traced model."""
-    state = model.state_dict() if isinstance(model, nn.Module) else model
+    state = state_of(model)
     found = {}
     for t in graph.program.tensors.values():
         if t.name not in graph.structure.labels:
@@ -76,9 +81,13 @@ def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict
             raise InputError(f"the {which} model lacks tensor {t.name} of the traced architecture")
         value = state[present[0]].detach()
         if tuple(value.shape) != t.shape:
-            raise InputError(f"tensor {t.name} of the {which} model is {tuple(value.shape)}, traced was {t.shape}")
+            raise InputError(
+                f"tensor {t.name} of the {which} model is {tuple(value.shape)}, traced was {t.shape}"
+            )
         if not bool(torch.isfinite(value).all()):
-            raise InputError(f"tensor {t.name} of the {which} model holds NaN or infinity: it cannot be matched")
+            raise InputError(
+                f"tensor {t.name} of the {which} model holds NaN or infinity: it cannot be matched"
+            )
         if not t.is_buffer:
             found[t.name] = value.float() if value.dtype != torch.float64 else value
     return found
@@ -113,28 +122,24 @@ def _match_activations(
     graph: ModelGraph,
     a: nn.Module | State,
     b: nn.Module | State,
-    model: nn.Module | None,
     data: Iterable[Any] | None,
     seed: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    runner = model or next((m for m in (a, b) if isinstance(m, nn.Module)), None)
     if data is None:
         raise UsageError("activation matching needs data: an iterable of batches (inputs, targets)")
-    if runner is None:
-        raise UsageError("activation matching runs the models: give a module as a, as b, or as model=")
-    states = [m.state_dict() if isinstance(m, nn.Module) else m for m in (a, b)]
-    held = list(data)
-    features = feature_graph(runner, held)
+    states = [state_of(m) for m in (a, b)]
+    features = feature_graph(graph.model, data)
     structure = feature_labels(features)
     work = plans(features, structure, structure.labels)
     sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]
-    correlations, read, skipped = correlate(features, states[0], states[1], held, sites)
+    correlations, read, skipped = correlate(features, states[0], states[1], data, sites)
     similarity = ActivationSimilarity(structure, correlations, features.identity())
     start = similarity.objective
     steps, converged = descend(similarity, work, seed, progress=progress)
     return {
-        "transform": same_frame(graph, similarity.transform), "objective": similarity.objective, "start": start,
-        "history": tuple(steps), "converged": converged, "restarts": (similarity.objective,),
-        "notes": {"batches": read, "batches skipped": skipped, "groups without activations": len(graph.groups) - len(work)},
+        "transform": same_frame(graph, similarity.transform), "objective": similarity.objective,
+        "start": start, "history": tuple(steps), "converged": converged,
+        "restarts": (similarity.objective,),
+        "notes": {"batches": read, "skipped": skipped, "unseen groups": len(graph.groups) - len(work)},
     }  # fmt: skip

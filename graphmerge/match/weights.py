@@ -22,7 +22,9 @@ class WeightSimilarity:
     ``objective`` is sum_p <a_p, moved b_p> over all parameters that a group moves (float64).
     """
 
-    def __init__(self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], transform: Transform) -> None:
+    def __init__(
+        self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], transform: Transform
+    ) -> None:
         self._a = a
         self.transform = transform
         self._moved = {name: transform.apply_to(name, t) for name, t in b.items()}

@@ -9,7 +9,9 @@ import torch
 from graphmerge.errors import InputError, UsageError
 
 
-def average(states: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float] | None = None) -> dict[str, torch.Tensor]:
+def average(
+    states: Sequence[Mapping[str, torch.Tensor]], weights: Sequence[float] | None = None
+) -> dict[str, torch.Tensor]:
     """The weighted sum of state dicts, ``weights`` [model] being used as they are (1/n each by default).
 
     Floating tensors are summed in float32 (float64 where they are stored so) and returned in the
@@ -28,7 +30,9 @@ def _check_same_keys(states: Sequence[Mapping[str, torch.Tensor]]) -> None:
     for k, s in enumerate(states[1:], 2):
         odd = sorted(states[0].keys() ^ s.keys())
         if odd:
-            raise InputError(f"model {k} and model 1 do not have the same tensors; only one has: {', '.join(odd[:5])}")
+            raise InputError(
+                f"model {k} and model 1 do not have the same tensors; only one has: {', '.join(odd[:5])}"
+            )
 
 
 def _average_one(name: str, tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:

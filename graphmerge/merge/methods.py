@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +12,7 @@ from torch import nn
 from graphmerge.errors import UsageError
 from graphmerge.merge.average import average
 from graphmerge.symmetry import ModelGraph
-
-State = Mapping[str, torch.Tensor]
+from graphmerge.trace.run import State, state_of
 
 
 class Alignment(Protocol):
@@ -33,11 +32,6 @@ class Method:
 METHODS: dict[str, Method] = {
     "average": Method(average, "linear interpolation; model soups, Wortsman et al. 2022, arXiv 2203.05482"),
 }
-
-
-def state_of(model: nn.Module | State) -> State:
-    """The state dict of a module; a state dict is returned as it is."""
-    return model.state_dict() if isinstance(model, nn.Module) else model
 
 
 def merge(

@@ -2,5 +2,15 @@
 
 from graphmerge.symmetry.graph import FixedAxis, ModelGraph, SymmetryGroup, trace
 from graphmerge.symmetry.transform import Transform
+from graphmerge.symmetry.verify import GroupCheck, Verification, verify
 
-__all__ = ["FixedAxis", "ModelGraph", "SymmetryGroup", "Transform", "trace"]
+__all__ = [
+    "FixedAxis",
+    "GroupCheck",
+    "ModelGraph",
+    "SymmetryGroup",
+    "Transform",
+    "Verification",
+    "trace",
+    "verify",
+]

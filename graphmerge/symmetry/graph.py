@@ -54,8 +54,9 @@ class FixedAxis:
 
 @dataclass(frozen=True)
 class ModelGraph:
-    """A traced model with its symmetry groups."""
+    """A traced model with its symmetry groups; ``model`` is the module that was traced."""
 
+    model: nn.Module
     program: Program
     structure: Structure
     facts: Facts
@@ -85,7 +86,9 @@ class ModelGraph:
         members = _members(self.structure)
         atoms = [k for k in self.structure.atoms if members[k]]
         order = {n: i for i, n in enumerate(self.structure.labels)}
-        atoms.sort(key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k))))
+        atoms.sort(
+            key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k)))
+        )
         outer = {p for k in atoms for p in self.structure.ancestors(k) - {k}}
         names: dict[int, str] = {}
         for k in atoms:
@@ -189,7 +192,9 @@ class ModelGraph:
         name = self.names.get(parameter, parameter)
         if name not in self.structure.labels or not 0 <= dim < len(self.structure.shapes[name]):
             near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
-            raise UsageError(f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}")
+            raise UsageError(
+                f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}"
+            )
         return (name, dim)
 
     def _path(self, a: Any, b: Any) -> list[str]:
@@ -222,8 +227,9 @@ def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
     members: dict[int, list[Place]] = {k: [] for k in structure.atoms}
     for name, dims in structure.labels.items():
         for d, classes in enumerate(dims):
-            present = np.unique(structure.sort_of[classes]) if classes is not None else []
-            for k in set().union(*(above[i] for i in present if i >= 0)) & members.keys():
+            present = np.unique(structure.sort_of[classes]).tolist() if classes is not None else []
+            moved_by: set[int] = set().union(*(above[i] for i in present if i >= 0))
+            for k in moved_by & members.keys():
                 members[k].append((name, d))
     return {k: tuple(v) for k, v in members.items()}
 
@@ -256,6 +262,7 @@ def trace(
         rows = "\n".join(f"  {reason} ({place})" for place, reason in pinned)
         raise TraceError(
             f"{len(pinned)} operator calls have no rule:\n{rows}\n"
-            "  Without strict=True all that they touch is fixed and reported. To do: state a rule for the operator."
+            "  Without strict=True all that they touch is fixed and reported."
+            " To do: state a rule for the operator."
         )
-    return ModelGraph(program, build(facts.universe, facts.parameters), facts)
+    return ModelGraph(model, program, build(facts.universe, facts.parameters), facts)

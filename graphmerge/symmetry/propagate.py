@@ -36,7 +36,7 @@ class Reader:
                 return self._resolve(node.args[0])
             else:
                 self.u.where = Where(op_name(node.target), self.prefix + node.name, module_path(node))
-                self.values[node] = self._call(graph, node)
+                self.values[node] = self._call(node)
         return None
 
     def _attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
@@ -48,7 +48,7 @@ class Reader:
     def _resolve(self, x: Any) -> Any:
         return fx.map_arg(x, lambda n: self.values[n])
 
-    def _call(self, graph: fx.GraphModule, node: fx.Node) -> Any:
+    def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
             source, index = self._resolve(node.args)
             return source[index]
@@ -106,7 +106,9 @@ class Reader:
     def _fix_higher_order(self, node: fx.Node, args: Sequence[Any], name: str) -> Any:
         reason = f"unknown operator {name}"
         self.u.pin(reason)
-        operands = [v for a in args for v in (a if isinstance(a, list | tuple) else [a]) if isinstance(v, Value)]
+        operands = [
+            v for a in args for v in (a if isinstance(a, list | tuple) else [a]) if isinstance(v, Value)
+        ]
         call = Call(name, {"operands": operands}, tuple((node.name, s) for s in shape_of(node)), self.u)
         return call.fix_all(reason)
 
@@ -149,9 +151,9 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
             placeholders[node_name] = fixed_value(t.name, t.shape)
         else:
             placeholders[node_name] = parameters[t.name] = Value(t.name, t.shape, None)
-    for node_name, t in program.constants.items():
+    for node_name, value in program.constants.items():
         u.where = Where("constant", node_name, "")
-        placeholders[node_name] = constant_value(node_name, t)
+        placeholders[node_name] = constant_value(node_name, value)
         for axis, x in enumerate(placeholders[node_name].labels):
             if x is FIXED:
                 u.fix((node_name, axis), "constant of the model")

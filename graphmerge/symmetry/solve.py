@@ -127,9 +127,7 @@ def _components(count: int, unions: Sequence[Pairs]) -> tuple[IntArray, int]:
     return classes.astype(np.int64), int(number)
 
 
-def _roles(
-    count: int, unions: Sequence[Pairs], maps: Sequence[Pairs], marks: Sequence[IntArray]
-) -> IntArray:
+def _roles(count: int, unions: Sequence[Pairs], maps: Sequence[Pairs], marks: Sequence[IntArray]) -> IntArray:
     """Colours of the single units, by their marks and all statements: units of one role look alike."""
     every = [(a, b) for a, b in [*unions, *maps] if len(a) and b[0] >= 0]
     tags = np.repeat(np.arange(len(every)), [len(a) for a, _ in every])
@@ -147,12 +145,16 @@ def _edges(classes: IntArray, roles: IntArray, maps: Sequence[Pairs]) -> Edges:
         return (np.zeros(0, np.int64),) * 3
     every = np.concatenate(rows, axis=1)
     every = every[:, every[3] != every[4]]
-    tags = np.unique(_hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2])), return_inverse=True)[1]
+    tags = np.unique(_hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2])), return_inverse=True)[
+        1
+    ]
     pairs = np.unique(np.stack([tags.ravel(), every[3], every[4]]), axis=1)
     return pairs[0], pairs[1], pairs[2]
 
 
-def _hash(x: IntArray | np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+def _hash(
+    x: IntArray | np.ndarray[tuple[int, ...], np.dtype[np.uint64]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
     """splitmix64, element by element."""
     z = x.astype(np.uint64) + _MIX[0]
     z = (z ^ (z >> np.uint64(30))) * _MIX[1]
@@ -196,7 +198,7 @@ def _refine(colours: IntArray, edges: Edges) -> IntArray:
         count = colours.max(initial=-1) + 1
 
 
-def _add_at(total: np.ndarray, index: IntArray, values: np.ndarray, order: IntArray) -> None:  # type: ignore[type-arg]
+def _add_at(total: np.ndarray, index: IntArray, values: np.ndarray, order: IntArray) -> None:
     """``total[index] += values``, with ``order`` sorting ``index``."""
     if index.size:
         where, start = np.unique(index[order], return_index=True)
@@ -262,7 +264,7 @@ def _consequences(groups: Sequence[IntArray], edges: Edges) -> tuple[list[Pairs]
 
 def _determines(x: IntArray, y: IntArray) -> bool:
     """Whether ``y`` is a function of ``x``, element by element."""
-    return len(np.unique(x)) == np.unique(np.stack([x, y]), axis=1).shape[1]
+    return bool(len(np.unique(x)) == np.unique(np.stack([x, y]), axis=1).shape[1])
 
 
 def _as_units(pairs: Sequence[Pairs], classes: IntArray) -> list[Pairs]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from graphmerge.axes.units import IntArray, Universe, Value, Whole
-from graphmerge.symmetry.solve import Solution, Sort, solve
+from graphmerge.symmetry.solve import Sort, solve
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Structure:
         labels = {}
         for name, v in values.items():
             arrays = [None if isinstance(x, Whole) else self.classes[x] for x in v.labels or ()]
-            labels[name] = tuple(x if x is not None and (self.sort_of[x] >= 0).any() else None for x in arrays)
+            labels[name] = tuple(
+                x if x is not None and (self.sort_of[x] >= 0).any() else None for x in arrays
+            )
         return replace(self, labels=labels, shapes={n: v.shape for n, v in values.items()})
 
     @property
@@ -93,7 +95,8 @@ class Structure:
             before = phi[classes]
             for e, source in found.items():  # rows come from where the outer dimension comes from
                 if classes.shape[e] > 1:
-                    before = np.take_along_axis(*np.broadcast_arrays(before, source), e)
+                    before, rows = np.broadcast_arrays(before, source)
+                    before = np.take_along_axis(before, rows, e)
             found[d] = _matching(before, np.broadcast_to(classes, before.shape), d)
         return found
 
@@ -141,7 +144,9 @@ def _find_columns(table: IntArray, wanted: IntArray) -> IntArray | None:
     return order[place]
 
 
-def apply(state: Mapping[str, torch.Tensor], sources: Mapping[str, Mapping[int, IntArray]]) -> dict[str, torch.Tensor]:
+def apply(
+    state: Mapping[str, torch.Tensor], sources: Mapping[str, Mapping[int, IntArray]]
+) -> dict[str, torch.Tensor]:
     """Move the positions of every tensor; those without sources are returned as they are."""
     return {name: reorder(t, sources[name]) if sources.get(name) else t for name, t in state.items()}
 
@@ -161,7 +166,9 @@ def reorder(t: torch.Tensor, sources: Mapping[int, IntArray]) -> torch.Tensor:
     return t[tuple(index)]
 
 
-def random_inner(structure: Structure, rng: np.random.Generator, only: Sequence[int] | None = None) -> dict[int, IntArray]:
+def random_inner(
+    structure: Structure, rng: np.random.Generator, only: Sequence[int] | None = None
+) -> dict[int, IntArray]:
     """Random orders for every atom (or those of ``only``), each different from the identity."""
     inner = {}
     for k in structure.atoms if only is None else only:
@@ -176,37 +183,41 @@ def random_inner(structure: Structure, rng: np.random.Generator, only: Sequence[
 
 def build(u: Universe, parameters: Mapping[str, Value]) -> Structure:
     """Solve the facts of ``u`` for the symmetries of ``parameters``."""
-    arrays = {(n, d): x for n, v in parameters.items() for d, x in enumerate(v.labels or ()) if not isinstance(x, Whole)}
+    arrays = {
+        (n, d): x
+        for n, v in parameters.items()
+        for d, x in enumerate(v.labels or ())
+        if not isinstance(x, Whole)
+    }
     solution = solve(u, [np.unique(x) for x in arrays.values()])
     labels = {
         n: tuple(solution.classes[arrays[n, d]] if (n, d) in arrays else None for d in range(v.rank))
         for n, v in parameters.items()
     }
-    structure = _prune(solution, labels, {n: v.shape for n, v in parameters.items()})
-    return _freeze_irregular(structure)
+    shapes = {n: v.shape for n, v in parameters.items()}
+    whole = Structure(solution.sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes)
+    return _prune(_freeze_irregular(whole))
 
 
-def _prune(
-    solution: Solution, labels: Mapping[str, tuple[IntArray | None, ...]], shapes: Mapping[str, tuple[int, ...]]
-) -> Structure:
-    """Keep the sorts that parameters bear or that those project to."""
-    movable = solution.sort_of
-    kept: set[int] = set()
-    todo = {int(k) for x in labels.values() for y in x if y is not None for k in np.unique(movable[y]) if k >= 0}
-    while todo:
-        k = todo.pop()
-        kept.add(k)
-        todo |= set(solution.sorts[k].parents) - kept
-    renumber = {k: i for i, k in enumerate(sorted(kept))}
-    sorts = tuple(
-        Sort(s.units, tuple(renumber[p] for p in s.parents), s.images, s.size)
-        for k, s in enumerate(solution.sorts)
-        if k in kept
+def _prune(whole: Structure) -> Structure:
+    """Keep the sorts that parameters bear, and those that they project to."""
+    borne = [np.unique(whole.sort_of[y]) for x in whole.labels.values() for y in x if y is not None]
+    todo = {int(k) for found in borne for k in found if k >= 0}
+    kept = sorted(set().union(*(whole.ancestors(k) for k in todo)))
+    number = {k: i for i, k in enumerate(kept)}
+    sorts = [whole.sorts[k] for k in kept]
+    table = np.array([number.get(k, -1) for k in range(len(whole.sorts))] + [-1], dtype=np.int64)
+    sort_of = table[whole.sort_of]
+    return replace(
+        whole,
+        sorts=tuple(replace(s, parents=tuple(number[p] for p in s.parents)) for s in sorts),
+        sort_of=sort_of,
+        labels={
+            n: tuple(y if y is not None and (sort_of[y] >= 0).any() else None for y in x)
+            for n, x in whole.labels.items()
+        },
+        frozen=frozenset(number[k] for k in whole.frozen if k in number),
     )
-    table = np.array([renumber.get(k, -1) for k in range(len(solution.sorts))] + [-1], dtype=np.int64)
-    movable = table[movable]
-    moving = {n: tuple(y if y is not None and (movable[y] >= 0).any() else None for y in x) for n, x in labels.items()}
-    return Structure(sorts, movable, moving, shapes, frozenset(), solution.classes)
 
 
 def _freeze_irregular(structure: Structure) -> Structure:

@@ -96,7 +96,9 @@ class Transform:
                 raise InputError(f"group {name!r} of a saved transform, shape {tuple(t.shape)}: {expected}")
             rows = t.cpu().numpy() % sort.size
             if (np.sort(rows, axis=1) != np.arange(sort.size)).any():
-                raise InputError(f"group {name!r} of a saved transform is not a permutation of {sort.size} units")
+                raise InputError(
+                    f"group {name!r} of a saved transform is not a permutation of {sort.size} units"
+                )
             inner[self.groups[name]] = rows
         return self._with(self.structure.extend(inner))
 

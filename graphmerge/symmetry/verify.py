@@ -65,8 +65,8 @@ class Verification:
             raise GateError(
                 f"{len(rows)} symmetry groups failed the invariance gate (tolerance {self.tolerance:.1e}):\n"
                 + "\n".join(rows)
-                + "\n  This is a defect of a rule: please report it with the model. To go on without these groups,"
-                " use graph.freeze([...])."
+                + "\n  This is a defect of a rule: please report it with the model."
+                " To go on without these groups, use graph.freeze([...])."
             )
         return self
 
@@ -90,7 +90,9 @@ def verify(graph: ModelGraph, model: nn.Module, seed: int = 0) -> Verification:
         checks.append(GroupCheck(group.name, error, control, error <= tolerance, observable))
     worst = max((c.error for c in checks), default=0.0)
     passed = all(c.passed for c in checks) and together <= tolerance
-    return Verification(passed, max(worst, together if checks else 0.0), tolerance, noise, runner.dtype, tuple(checks))
+    return Verification(
+        passed, max(worst, together if checks else 0.0), tolerance, noise, runner.dtype, tuple(checks)
+    )
 
 
 class _Runner:
@@ -177,14 +179,16 @@ class _Runner:
         return max((_change(a, b) for a, b in zip(self.reference, self.run(state), strict=True)), default=0.0)
 
     def noise(self) -> float:
-        """Change of the outputs when the weights change by one rounding step of the model's own arithmetic."""
+        """Change of the outputs when the weights change by one rounding step of the model's arithmetic."""
         worst = 0.0
         with _Narrowest() as seen:
             self.run(self.state)
         for _ in range(3):
             tiny = torch.finfo(seen.dtype).eps
             state = {
-                n: t * (1 + tiny * torch.randn(t.shape, generator=self.generator).to(t)) if t.is_floating_point() else t
+                n: t * (1 + tiny * torch.randn(t.shape, generator=self.generator).to(t))
+                if t.is_floating_point()
+                else t
                 for n, t in self.state.items()
             }
             worst = max(worst, self.error(self._tie(state)))

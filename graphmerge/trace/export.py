@@ -26,8 +26,8 @@ KEEP = (
     "conv1d", "conv1d.padding", "conv2d", "conv2d.padding", "conv3d", "conv3d.padding", "conv_transpose1d",
     "conv_transpose2d.input", "conv_transpose3d.input", "lstm.input", "gru.input", "rnn_tanh.input",
     "rnn_relu.input", "matmul", "einsum", "embedding", "embedding_bag.padding_idx", "pixel_shuffle",
-    "pixel_unshuffle", "channel_shuffle", "gelu", "silu", "hardswish", "hardsigmoid", "mish", "softplus", "elu",
-    "leaky_relu", "glu", "softmax.int", "dropout", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d",
+    "pixel_unshuffle", "channel_shuffle", "gelu", "silu", "hardswish", "hardsigmoid", "mish", "softplus",
+    "elu", "leaky_relu", "glu", "softmax.int", "dropout", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d",
     "upsample_bilinear2d.vec", "upsample_nearest2d.vec", "_grouped_mm", "prelu", "roll", "flip", "bilinear",
 )  # fmt: skip
 """Composites that torch.export must not take apart."""
@@ -82,7 +82,11 @@ def _refusal(model: nn.Module, error: Exception) -> TraceError:
     torch_root = torch.__path__[0]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(torch_root)]
     outside = [f for f in frames if "graphmerge" not in f.filename]
-    place = f"{outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line}" if outside else "inside torch.export"
+    place = (
+        f"{outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line}"
+        if outside
+        else "inside torch.export"
+    )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else type(error).__name__
     return TraceError(

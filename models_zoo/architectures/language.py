@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from models_zoo.architectures.table import Architecture, Inputs
 from models_zoo.architectures.vision import torchvision_models
 
-_TEXT: dict[str, Any] = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_TEXT: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 _GROUPED = {**_TEXT, "num_key_value_heads": 2, "intermediate_size": 48, "pad_token_id": 0}
 
 
@@ -57,7 +62,9 @@ def _text(name: str, model: str, config: str, **options: Any) -> Architecture:
 
 
 def _pixels(name: str, model: str, config: str, size: int, **options: Any) -> Architecture:
-    return Architecture(name, _build(model, config, options), _ids(pixel_values=(3, 3, size, size)), "transformers")
+    return Architecture(
+        name, _build(model, config, options), _ids(pixel_values=(3, 3, size, size)), "transformers"
+    )
 
 
 _MIXTRAL = {**_GROUPED, "num_local_experts": 5}

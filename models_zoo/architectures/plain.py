@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -155,9 +157,11 @@ def _vgg() -> nn.Module:
     )  # fmt: skip
 
 
-def _encoder(**options: bool) -> nn.Module:
+def _encoder(**options: Any) -> nn.Module:
     layer = nn.TransformerEncoderLayer(32, 4, 48, dropout=0.0, **options)
-    return nn.Sequential(nn.Linear(6, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 5))
+    return nn.Sequential(
+        nn.Linear(6, 32), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, 5)
+    )
 
 
 def _two_inputs() -> Inputs:

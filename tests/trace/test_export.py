@@ -75,7 +75,7 @@ def test_attention_and_recurrence_stay_whole() -> None:
 
 
 def test_a_branch_on_data_is_refused_with_its_source_line() -> None:
-    with pytest.raises(TraceError, match="if x.sum\\(\\) > 0") as refusal:
+    with pytest.raises(TraceError, match=r"if x.sum\(\) > 0") as refusal:
         export_program(Branches(), (torch.randn(3),))
     assert refusal.value.exit_code == 4
     assert "test_export.py" in str(refusal.value)

@@ -52,12 +52,16 @@ def scan(call: Call) -> list[Value]:
     return _along(call, "accumulated along it")
 
 
-@RULES.rule("aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.topk", "aten.sort", "aten.median", "aten.mode")
+@RULES.rule(
+    "aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.topk", "aten.sort", "aten.median", "aten.mode"
+)
 def places(call: Call) -> list[Value]:
     """max.dim(self, int dim, bool keepdim) -> (values, indices): an index names a position"""
     if len(call.tensors()) == 2:  # max.other: the larger of two, element by element
         return call.relate("..., ... -> ...", *call.tensors())
-    if call["self"].rank == 0 or ("dim" not in call.args and call.op in ("aten.max", "aten.min", "aten.median")):
+    if call["self"].rank == 0 or (
+        "dim" not in call.args and call.op in ("aten.max", "aten.min", "aten.median")
+    ):
         return reduction(call)
     return _along(call, "positions along it are numbered")
 
@@ -77,7 +81,8 @@ def by_value(call: Call) -> list[Value]:
 @RULES.rule(
     "aten.full", "aten.zeros", "aten.ones", "aten.scalar_tensor", "aten.full_like", "aten.zeros_like",
     "aten.ones_like", "aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.empty", "aten.empty_like",
-    "aten.empty_permuted", "aten.new_empty", "aten.fill", "aten.empty_strided", "aten.zero", "aten.new_empty_strided",
+    "aten.empty_permuted", "aten.new_empty", "aten.fill", "aten.empty_strided", "aten.zero",
+    "aten.new_empty_strided",
 )  # fmt: skip
 def uniform(call: Call) -> list[Value]:
     """full(SymInt[] size, Scalar fill_value): the same value everywhere"""
@@ -103,6 +108,6 @@ def numbered(call: Call) -> list[Value]:
 
 
 @RULES.rule("aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar", "aten.sym_size")
-def nothing(call: Call) -> list[Value]:
+def nothing(_: Call) -> list[Value]:
     """A check that returns no tensor."""
     return []

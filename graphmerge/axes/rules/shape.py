@@ -49,7 +49,7 @@ def _aligned_dims(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[int,
 
 @RULES.rule("aten.permute", "aten.transpose", "aten.t", "aten.movedim")
 def permute(call: Call) -> list[Value]:
-    """permute(self, int[] dims), transpose(self, int dim0, int dim1), t(self), movedim(self, source, destination)"""
+    """permute(self, int[] dims), transpose(self, int dim0, int dim1), t(self), movedim(self, source, dest)"""
     x: Value = call["self"]
     order = list(range(x.rank))
     if call.op == "aten.movedim":
@@ -166,7 +166,9 @@ def stack(call: Call) -> list[Value]:
     parts: list[Value] = call["tensors"]
     axis = call["dim"] % (parts[0].rank + 1)
     grids = [insert_dims(call.grid(v), [axis]) for v in parts]
-    return call.result(concat(call.u, grids, axis), parts[0], {k: k + (k >= axis) for k in range(parts[0].rank)})
+    return call.result(
+        concat(call.u, grids, axis), parts[0], {k: k + (k >= axis) for k in range(parts[0].rank)}
+    )
 
 
 @RULES.rule("aten.roll", "aten.flip")
@@ -243,7 +245,9 @@ def unfold(call: Call) -> list[Value]:
     return call.relate(f"{' '.join(letters)} -> {' '.join(into)} | {letters[axis]} y z", x)
 
 
-@RULES.rule("aten.index", "aten._unsafe_index", "aten.index_select", "aten.index_put", "aten._unsafe_index_put")
+@RULES.rule(
+    "aten.index", "aten._unsafe_index", "aten.index_select", "aten.index_put", "aten._unsafe_index_put"
+)
 def index(call: Call) -> list[Value]:
     """index.Tensor(self, Tensor?[] indices): indexed dimensions are fixed, the others go through"""
     x: Value = call["self"]
@@ -300,7 +304,9 @@ def gather(call: Call) -> list[Value]:
     cut = [c for k, c in enumerate(letters) if k != axis and x.shape[k] != places.shape[k]]
     if cut:
         return call.fix_all("gathered from a part of the tensor")
-    return call.relate(f"{' '.join(letters)}, {' '.join(into)} -> {' '.join(into)} | {letters[axis]} y", x, places)
+    return call.relate(
+        f"{' '.join(letters)}, {' '.join(into)} -> {' '.join(into)} | {letters[axis]} y", x, places
+    )
 
 
 @RULES.rule("aten.copy", "aten.expand_as")

@@ -1,0 +1,34 @@
+"""The demo: merge two independently trained ResNet20 of the zoo."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphmerge.cli import options
+from graphmerge.cli.console import exit_codes
+from graphmerge.cli.merging import merge
+from graphmerge.cli.spec import import_object
+
+
+def demo(
+    target: Annotated[str, typer.Option("--out", "-o", help="Output folder.")] = "demo",
+    points: Annotated[int, typer.Option("--points", min=0, help="Points of the barrier curves.")] = 9,
+    force: options.Force = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Merge two ResNet20 trained apart on Fashion-MNIST, and show what each step is worth ."""
+    with exit_codes(debug):
+        checkpoint = import_object("models_zoo.registry:checkpoint")[0]
+        a, b = (str(checkpoint("resnet20", s)) for s in (0, 1))
+    merge(
+        a, b, model="models_zoo.resnet:resnet20", inputs=["2x1x28x28"], target=target,
+        data="models_zoo.data:batches(split='train', limit=2000)",
+        test="models_zoo.data:batches(split='test', limit=5000)",
+        points=points, force=force, seed=seed, as_json=as_json, quiet=quiet, debug=debug, device=device,
+    )  # fmt: skip

@@ -1,0 +1,88 @@
+"""Loss barriers: how much worse the path between two models is than its ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from graphmerge.errors import UsageError
+from graphmerge.evaluate.metrics import Score, evaluate
+from graphmerge.merge import average
+from graphmerge.symmetry import ModelGraph
+from graphmerge.trace.run import State, state_of
+
+Repair = Callable[[State, float], State]
+"""From a merged state dict and its place on the path (0: a, 1: b) to a repaired one."""
+
+
+@dataclass(frozen=True)
+class BarrierCurve:
+    """Scores along the straight path (1 - at) a + at b; ``at`` [point] from 0 to 1."""
+
+    at: tuple[float, ...]
+    scores: tuple[Score, ...]
+
+    @property
+    def loss(self) -> float:
+        """max_at L(at) - (L(0) + L(1)) / 2, in nats (Git Re-Basin, definition 2.1)."""
+        return max(s.loss for s in self.scores) - (self.scores[0].loss + self.scores[-1].loss) / 2
+
+    @property
+    def loss_above_line(self) -> float:
+        """max_at [L(at) - (1 - at) L(0) - at L(1)], in nats: fairer where the ends differ; 0 at the ends."""
+        first, last = self.scores[0].loss, self.scores[-1].loss
+        return max(s.loss - (1 - t) * first - t * last for t, s in zip(self.at, self.scores, strict=True))
+
+    @property
+    def error(self) -> float:
+        """The first convention for the error rate (0 to 1)."""
+        errors = [1 - s.accuracy for s in self.scores]
+        return max(errors) - (errors[0] + errors[-1]) / 2
+
+    @property
+    def error_above_line(self) -> float:
+        """The second convention for the error rate (0 to 1)."""
+        errors = [1 - s.accuracy for s in self.scores]
+        return max(e - (1 - t) * errors[0] - t * errors[-1] for t, e in zip(self.at, errors, strict=True))
+
+    @property
+    def midpoint(self) -> Score:
+        """The score nearest to the middle of the path."""
+        return min(zip(self.at, self.scores, strict=True), key=lambda x: abs(x[0] - 0.5))[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Points and barriers as plain data."""
+        return {
+            "at": list(self.at),
+            "loss": [s.loss for s in self.scores],
+            "accuracy": [s.accuracy for s in self.scores],
+            "loss barrier": {"max minus mean of ends": self.loss, "max above line": self.loss_above_line},
+            "error barrier": {"max minus mean of ends": self.error, "max above line": self.error_above_line},
+        }
+
+
+def barrier(
+    graph: ModelGraph,
+    a: nn.Module | State,
+    b: nn.Module | State,
+    data: Iterable[Any],
+    points: int = 25,
+    repair: Repair | None = None,
+) -> BarrierCurve:
+    """Evaluate the straight path from ``a`` to ``b`` (already aligned) at ``points`` places.
+
+    ``repair`` is applied to every point, the ends included: it must change nothing there.
+    Raises UsageError for fewer than 2 points.
+    """
+    if points < 2:
+        raise UsageError(f"a barrier curve needs at least 2 points, got {points}")
+    first, last = state_of(a), state_of(b)
+    at = tuple(k / (points - 1) for k in range(points))
+    scores = []
+    for t in at:
+        state: State = average([first, last], [1 - t, t])
+        scores.append(evaluate(graph.model, repair(state, t) if repair else state, data))
+    return BarrierCurve(at, tuple(scores))

@@ -1,0 +1,138 @@
+"""Run a traced graph under a state dict, and look at, or replace, what its nodes return."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from graphmerge.errors import InputError, UsageError
+from graphmerge.trace.export import export_program
+from graphmerge.trace.program import Program
+
+State = Mapping[str, torch.Tensor]
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A node, the arguments that it was called with, and what it returned."""
+
+    node: fx.Node
+    args: tuple[Any, ...]
+    value: Any
+
+
+def state_of(model: nn.Module | State) -> State:
+    """The state dict of a module; a state dict is returned as it is."""
+    return model.state_dict() if isinstance(model, nn.Module) else model
+
+
+def inputs_of(data: Iterable[Any]) -> Iterator[Inputs]:
+    """The inputs of each batch as (args, kwargs); targets, which come second in a pair, are dropped."""
+    if iter(data) is data:
+        raise UsageError(
+            "the data is a one-shot iterator and is read more than once: give a list or a DataLoader"
+        )
+    for batch in data:
+        x = batch[0] if isinstance(batch, list | tuple) else batch
+        if isinstance(x, Mapping):
+            yield (), dict(x)
+        elif isinstance(x, list | tuple):
+            yield tuple(x), {}
+        else:
+            yield (x,), {}
+
+
+def to_device(x: Any, device: torch.device) -> Any:
+    """Every tensor in nested inputs on ``device``."""
+    return pytree.tree_map(lambda t: t.to(device) if isinstance(t, torch.Tensor) else t, x)
+
+
+def device_of(state: State) -> torch.device:
+    """Where the weights are."""
+    return next((t.device for t in state.values()), torch.device("cpu"))
+
+
+def program_for(model: nn.Module, data: Iterable[Any]) -> Program:
+    """The model traced at the shapes of the first batch, so that the static graph itself can run."""
+    first = next(inputs_of(data), None)
+    if first is None:
+        raise InputError("the data holds no batch")
+    args, kwargs = to_device(first, device_of(model.state_dict()))
+    return export_program(model, args, kwargs)
+
+
+def fitting(program: Program, data: Iterable[Any], device: torch.device) -> Iterator[Inputs | None]:
+    """Inputs of each batch on ``device``; None for a batch of other shapes (a shorter last one)."""
+    expected = _shapes(program.example)
+    for inputs in inputs_of(data):
+        yield to_device(inputs, device) if _shapes(inputs) == expected else None
+
+
+def _shapes(x: Any) -> list[Any]:
+    return [tuple(t.shape) if isinstance(t, torch.Tensor) else t for t in pytree.tree_leaves(x)]
+
+
+def visit(
+    program: Program, state: State, inputs: Inputs, wanted: Collection[str]
+) -> Generator[Visit, Any, None]:
+    """Run the graph; yields each node of ``wanted`` after it ran. A value sent back takes its place.
+
+    Values are dropped as soon as no later node needs them.
+    """
+    module = program.graph
+    nodes = list(module.graph.nodes)
+    last = {n: k for k, node in enumerate(nodes) for n in node.all_input_nodes}
+    given = iter(pytree.tree_leaves(inputs))
+    found: dict[fx.Node, Any] = {}
+    remaining = len(set(wanted))
+    for k, node in enumerate(nodes):
+        if node.op == "output" or not remaining:
+            return
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: found[n])
+        found[node] = _value(program, node, args, kwargs, state, given)
+        if node.name in wanted:
+            remaining -= 1
+            replaced = yield Visit(node, args, found[node])
+            if replaced is not None:
+                found[node] = replaced
+        for done in {n for n in (*node.all_input_nodes, node) if last.get(n, k) <= k}:
+            found.pop(done, None)
+
+
+def run_with(
+    program: Program, state: State, inputs: Inputs, wanted: Collection[str], handle: Callable[[Visit], Any]
+) -> None:
+    """Run the graph, calling ``handle`` at every node of ``wanted``; what it returns takes its place."""
+    steps = visit(program, state, inputs, wanted)
+    answer = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            answer = handle(steps.send(answer))
+
+
+def _value(
+    program: Program,
+    node: fx.Node,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    state: State,
+    given: Iterator[Any],
+) -> Any:
+    if node.op == "placeholder":
+        if node.name in program.inputs:
+            return next(given)
+        if node.name in program.constants:
+            return program.constants[node.name]
+        tensor = program.tensors.get(node.name)
+        return state[next(n for n in tensor.names if n in state)].detach() if tensor else None
+    if node.op == "get_attr":
+        return operator.attrgetter(str(node.target))(program.graph)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
