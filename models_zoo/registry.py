@@ -44,9 +44,9 @@ ZOO: dict[str, Entry] = {
     "vgg": Entry("models_zoo.vgg:vgg", seeds=(0, 1)),
     "resnet20": Entry("models_zoo.resnet:resnet20", seeds=(0, 1)),
     "resnet20_layernorm": Entry("models_zoo.resnet:resnet20_layernorm", seeds=()),
-    "vit": Entry("models_zoo.vit:vit", seeds=()),
-    "gpt": _text("models_zoo.gpt:gpt", seeds=()),
-    "lstm": Entry("models_zoo.lstm:lstm", seeds=()),
+    "vit": Entry("models_zoo.vit:vit", seeds=(0, 1)),
+    "gpt": _text("models_zoo.gpt:gpt", seeds=(0, 1)),
+    "lstm": Entry("models_zoo.lstm:lstm", seeds=(0, 1)),
 }
 
 
