@@ -1,8 +1,8 @@
 """The whole path in one call: trace, verify, match, merge, repair, evaluate.
 
 Where there is data nothing is kept because it ought to help: every candidate (naive and aligned
-averages, each way of matching, each repair) is measured on held-out batches, and the one with the
-lowest loss is kept, and named in the result.
+averages, each way of matching, each repair) is measured on a held-out part of the data, and the one
+with the lowest loss there is kept, and named in the result. Test data is for reporting only.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ Batches = Sequence[tuple[Any, Any]]
 Repair = Callable[[State, Sequence[float]], State]
 
 HELD_OUT = 0.25
-"""Part of the data that is held out to choose by, where no test data is given."""
+"""Part of the data that is held out to choose by."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A merged state dict, how it came about, and its score on held-out data (None without data)."""
+    """A merged state dict and how it came about.
+
+    ``held_out`` is its score on the part of the data to choose by, ``score`` that on the test data
+    (the same where there is none); None without data.
+    """
 
     name: str
     matching: str
     repair: str
     state: State = field(repr=False)
+    held_out: Score | None
     score: Score | None
 
 
@@ -79,7 +84,7 @@ def merge_models(
     """Merge state dicts ``a`` and ``b`` of ``model`` in the frame of a, and repair the result.
 
     ``args`` and ``kwargs`` are example inputs for tracing. ``data`` are batches to match and repair
-    with, ``test`` batches to evaluate on (a quarter of ``data`` by default, then left out of it).
+    with, a quarter of them held out to choose by; ``test`` are batches to report on.
     Activation matching and repair need data and are left out without. Raises what the stages raise,
     GateError where a symmetry fails verification.
     """
@@ -89,15 +94,21 @@ def merge_models(
     say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
     verification = verify(graph, model, seed).require()
     say(f"all groups hold (largest relative change {verification.max_error:.1e})")
-    data, test = _split(data, test)
+    data, held_out = _split(data)
+    test = test or held_out
     alignments: dict[str, Alignment] = {}
     for method in methods if data else [m for m in methods if m == "weight"]:
         say(f"matching by {method}")
         alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts)
         say(f"objective {alignments[method].start:.4g} -> {alignments[method].objective:.4g}")
-    candidates = list(_candidates(graph, model, a, b, alignments, weights, data, test, say))
+    candidates = _candidates(graph, (a, b), alignments, weights, data, held_out, test, say)
     aligned = [c for c in candidates if c.matching != "none"] or candidates
-    kept = min(candidates, key=lambda c: c.score.loss) if test else aligned[0]  # type: ignore[union-attr]
+    judge = [c.held_out or c.score for c in candidates]
+    kept = (
+        min(zip(judge, candidates, strict=True), key=lambda x: x[0].loss if x[0] else 0)[1]
+        if test
+        else aligned[0]
+    )
     endpoints = tuple(evaluate(model, s, test) for s in (a, b)) if test else ()
     together = ensemble(model, (a, b), test) if test else None
     return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
@@ -114,10 +125,10 @@ def repairs(graph: ModelGraph, endpoints: Sequence[State], data: Batches) -> dic
     return table
 
 
-def _split(data: Batches | None, test: Batches | None) -> tuple[Batches | None, Batches | None]:
-    """Data to work with and data to judge by, never the same."""
-    if data is None or test is not None:
-        return data, test
+def _split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
+    """Data to work with and data to choose by, never the same."""
+    if data is None:
+        return None, None
     keep = len(data) - max(1, round(len(data) * HELD_OUT))
     if keep < 1:
         raise InputError(
@@ -128,29 +139,28 @@ def _split(data: Batches | None, test: Batches | None) -> tuple[Batches | None, 
 
 def _candidates(
     graph: ModelGraph,
-    model: nn.Module,
-    a: State,
-    b: State,
+    ends: tuple[State, State],
     alignments: Mapping[str, Alignment],
     weights: tuple[float, float],
     data: Batches | None,
+    held_out: Batches | None,
     test: Batches | None,
     say: Callable[[str], None],
 ) -> list[Candidate]:
     """Every combination of matching and repair, measured."""
     found = []
     for matching in ("none", *alignments):
-        moved = alignments[matching].apply(b) if matching in alignments else b
-        merged = average([a, moved], weights)
+        moved = alignments[matching].apply(ends[1]) if matching in alignments else ends[1]
+        merged = average([ends[0], moved], weights)
         ways: dict[str, Repair] = {"none": lambda state, _: state}
         if data:
-            ways |= repairs(graph, [a, moved], data)
+            ways |= repairs(graph, [ends[0], moved], data)
         for name, way in ways.items():
             state = way(merged, weights)
-            score = evaluate(model, state, test) if test else None
-            title = ("naive" if matching == "none" else f"{matching} matching") + (
-                f" + {name}" if name != "none" else ""
-            )
-            found.append(Candidate(title, matching, name, state, score))
+            chosen_by = evaluate(graph.model, state, held_out) if held_out else None
+            score = evaluate(graph.model, state, test) if test and test is not held_out else chosen_by
+            title = "naive" if matching == "none" else f"{matching} matching"
+            title += f" + {name}" if name != "none" else ""
+            found.append(Candidate(title, matching, name, state, chosen_by, score))
             say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
     return found
