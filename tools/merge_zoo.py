@@ -20,10 +20,10 @@ from graphmerge.evaluate import Score
 from graphmerge.pipeline import MergeResult, merge_models
 from models_zoo.registry import ZOO, load
 
-HEADER = (
-    "| pair | a | b | naive | weight | weight + repair | activation | activation + repair | ensemble | kept | seconds |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|\n"
-)
+COLUMNS = (
+    "pair", "a", "b", "naive", "weight", "weight + repair", "activation", "activation + repair", "ensemble",
+    "kept", "seconds",
+)  # fmt: skip
 
 
 def cell(score: Score | None) -> str:
@@ -69,18 +69,20 @@ def main() -> None:
     parser.add_argument("--test-samples", type=int, default=10000, help="for choosing and for the table")
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"))
     options = parser.parse_args()
-    table = HEADER
+    table = "| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|\n"
     for name in options.only:
         for seeds in itertools.combinations(ZOO[name].seeds, 2):
             line = row(name, seeds, options.train_samples, options.test_samples)
             print(line, end="", flush=True)
             table += line
-    command = f"python tools/merge_zoo.py --train-samples {options.train_samples} --test-samples {options.test_samples}"
+    settings = f"--train-samples {options.train_samples} --test-samples {options.test_samples}"
     options.out.write_text(
         "# Merging the zoo\n\n"
-        "Test accuracy in % (loss in nats) at the midpoint of independently trained pairs: different seeds for\n"
-        "initialisation and data order. *kept* is what the pipeline chose by the loss on the same data.\n\n"
-        f"{table}\nMade by `{command}` with torch {torch.__version__} on {torch.get_num_threads()} CPU threads.\n"
+        "Test accuracy in % (loss in nats) at the midpoint of independently trained pairs (other seeds for\n"
+        "initialisation and data order). *kept* is what the pipeline chose on a held-out part of the\n"
+        "training data; the column before it is the ensemble of the two models.\n\n"
+        f"{table}\nMade by `python tools/merge_zoo.py {settings}`, torch {torch.__version__},"
+        f" {torch.get_num_threads()} CPU threads.\n"
     )
 
 

@@ -321,6 +321,13 @@ def _label_parameter(
         value.labels = _assemble(u, value.name, value.shape, tensor.dims, labels, size).labels
 
 
+def _reason(letter: str) -> str:
+    """Why a letter is fixed: rules name space x, y, k (kernel), h, w, z and numbered rows v."""
+    if letter == "v":
+        return "rows are named by number"
+    return "position in space" if letter[0] in "xykhwz" else "its positions are told apart"
+
+
 def _link(
     u: Universe, tensors: Sequence[Tensor], names: Sequence[str], size: dict[str, int], fixed: frozenset[str]
 ) -> None:
@@ -331,6 +338,6 @@ def _link(
             for letter in dim:
                 here = (name, axis)
                 if letter in fixed:
-                    u.fix(here, "this operator mixes positions along it")
+                    u.fix(here, _reason(letter))
                 elif not letter.isdigit() and size[letter] > 1:
                     u.link(first.setdefault(letter, here), here)

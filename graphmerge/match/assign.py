@@ -32,11 +32,12 @@ def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
 
 def _solve(s: torch.Tensor, keep: float) -> torch.Tensor:
     n = len(s)
-    cost = -(presolve(s) if _is_hard(s) else s.double())
-    columns = torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1].astype(np.int64))
-    exact = s.double()
-    gain = exact[torch.arange(n), columns.to(s.device)].sum() - exact.diagonal().sum()
-    return columns if gain > keep * n * exact.abs().max() else torch.arange(n)
+    values = presolve(s) if _is_hard(s) else s
+    columns = torch.from_numpy(linear_sum_assignment(values.cpu().numpy(), maximize=True)[1].astype(np.int64))
+    columns = columns.to(s.device)
+    gain = s.gather(1, columns[:, None])[:, 0].double().sum() - s.diagonal().double().sum()
+    lowest, highest = s.aminmax()
+    return columns if gain > keep * n * max(-lowest, highest) else torch.arange(n, device=s.device)
 
 
 def _is_hard(s: torch.Tensor) -> bool:

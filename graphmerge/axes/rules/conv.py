@@ -12,25 +12,18 @@ def _letters(rank: int, mark: str) -> str:
     return " ".join(mark + x for x in _SPACE[:rank])
 
 
-@RULES.rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+@RULES.rule(
+    "aten.conv1d", "aten.conv2d", "aten.conv3d",
+    "aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d",
+)  # fmt: skip
 def convolution(call: Call) -> list[Value]:
-    """conv(input [n, g*i, ...], weight [g*o, i, ...], bias?, stride, padding, dilation, groups)"""
+    """conv(input [n, g*i, ...], weight [g*o, i, ...] or, transposed, [g*i, o, ...], bias?, ..., groups)"""
     x, w, b = call["input"], call["weight"], call["bias"]
     rank = w.rank - 2
     space, kernel, out = _letters(rank, "x"), _letters(rank, "k"), _letters(rank, "y")
     batch = "n " if x.rank == w.rank else ""
-    text = f"{batch}(g i) {space}, (g o) i {kernel}, (g o)? -> {batch}(g o) {out} | {space} {kernel} {out}"
-    return call.relate(text, x, w, b, g=call["groups"])
-
-
-@RULES.rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
-def transposed_convolution(call: Call) -> list[Value]:
-    """conv_transpose(input [n, g*i, ...], weight [g*i, o, ...], bias?, stride, padding, ..., groups)"""
-    x, w, b = call["input"], call["weight"], call["bias"]
-    rank = w.rank - 2
-    space, kernel, out = _letters(rank, "x"), _letters(rank, "k"), _letters(rank, "y")
-    batch = "n " if x.rank == w.rank else ""
-    text = f"{batch}(g i) {space}, (g i) o {kernel}, (g o)? -> {batch}(g o) {out} | {space} {kernel} {out}"
+    weight = "(g i) o" if "transpose" in call.op else "(g o) i"
+    text = f"{batch}(g i) {space}, {weight} {kernel}, (g o)? -> {batch}(g o) {out} | {space} {kernel} {out}"
     return call.relate(text, x, w, b, g=call["groups"])
 
 
