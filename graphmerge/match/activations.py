@@ -95,7 +95,12 @@ def feature_labels(graph: ModelGraph) -> Structure:
         if n.op == "call_function" and op_name(n.target) not in _MOVES_ONLY and not _normalised_next(n)
     }
     values = {n: v for n, v in graph.facts.values.items() if n in computing}
-    return graph.structure.label(values)
+    structure = graph.structure.label(values)
+    small = {
+        name: tuple(x if x is not None and x.size <= MAX_ROWS else None for x in dims)
+        for name, dims in structure.labels.items()
+    }
+    return replace(structure, labels=small)
 
 
 def _normalised_next(node: fx.Node) -> bool:

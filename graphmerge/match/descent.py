@@ -22,8 +22,8 @@ from graphmerge.match.layout import Plan, Site, owners
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import Structure
 
-RISE = 1e-9
-"""Smallest relative rise of the objective that counts."""
+RISE = 1e-8
+"""Smallest relative rise of the objective that counts, above the rounding of float32 sums."""
 
 
 class Similarity(Protocol):
@@ -85,7 +85,7 @@ def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
 
 def _total(similarity: Callable[[Site], torch.Tensor], sites: Sequence[Site]) -> torch.Tensor:
     """The similarity summed over sites, in one matrix."""
-    total = similarity(sites[0])
+    total = similarity(sites[0]).clone()  # what was kept for later steps stays as it is
     for site in sites[1:]:
         total += similarity(site)
     return total

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from graphmerge.axes.units import IntArray
@@ -15,11 +16,19 @@ from graphmerge.match.layout import Site
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import reorder
 
+CACHE_BYTES = 1 << 30
+"""Most memory that kept similarities may take."""
+
+PART = 0.5
+"""Similarities are corrected, not computed anew, where at most this part of a dimension moved."""
+
 
 class WeightSimilarity:
     """Inner products of the rows of model a and of model b moved by the current transform.
 
-    ``objective`` is sum_p <a_p, moved b_p> over all parameters that a group moves (float64).
+    ``objective`` is sum_p <a_p, moved b_p> over all parameters that a group moves (float64). The
+    similarities of a site are kept until its tensor moves; where only a part of it moves, they are
+    corrected by that part, which late in a descent is most of the work saved.
     """
 
     def __init__(
@@ -28,6 +37,8 @@ class WeightSimilarity:
         self._a = a
         self.transform = transform
         self._moved = {name: transform.apply_to(name, t) for name, t in b.items()}
+        self._kept: dict[str, dict[int, tuple[Site, torch.Tensor]]] = {name: {} for name in a}
+        self._bytes = 0
         self.objective = self.measure()
 
     def measure(self) -> float:
@@ -36,8 +47,14 @@ class WeightSimilarity:
 
     def within(self, site: Site) -> torch.Tensor:
         """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
-        a, b = (_rows(site, x[site.name]).flatten(2) for x in (self._a, self._moved))
-        return a @ b.transpose(1, 2)
+        kept = self._kept[site.name].get(id(site))
+        if kept is not None:
+            return kept[1]
+        found = _gram(site, self._a[site.name], self._moved[site.name])
+        if self._bytes + found.nbytes <= CACHE_BYTES:
+            self._bytes += found.nbytes
+            self._kept[site.name][id(site)] = (site, found)
+        return found
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
@@ -47,7 +64,7 @@ class WeightSimilarity:
         n = units // fibres
         return (a @ b.transpose(1, 2)).reshape(fibres, n, inner, n, inner).permute(0, 1, 3, 2, 4)
 
-    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None) -> bool:
+    def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool:
         """Move ``names`` further by ``delta`` if the objective rises by more than ``least``.
 
         ``gain`` is the rise where the caller knows it; it is measured otherwise.
@@ -55,15 +72,74 @@ class WeightSimilarity:
         if gain is not None and gain <= least:
             return False
         structure = self.transform.structure
-        moved = {n: reorder(self._moved[n], structure.sources(n, delta)) for n in names}
+        sources = {n: structure.sources(n, delta) for n in names}
+        moved = {n: reorder(self._moved[n], sources[n]) for n in names}
         if gain is None:
             gain = sum(_inner(self._a[n], t) - _inner(self._a[n], self._moved[n]) for n, t in moved.items())
         if gain <= least:
             return False
+        for name, t in moved.items():
+            self._follow(name, sources[name], t)
         self._moved.update(moved)
         self.objective += gain
         self.transform = replace(self.transform, phi=delta[self.transform.phi])
         return True
+
+    def _follow(self, name: str, sources: Mapping[int, IntArray], new: torch.Tensor) -> None:
+        """Correct what is kept of a tensor that is about to become ``new``, or forget it."""
+        kept = self._kept[name]
+        for key, (site, gram) in list(kept.items()):
+            after = _corrected(site, gram, sources, self._a[name], self._moved[name], new)
+            if after is None:
+                self._bytes -= gram.nbytes
+                del kept[key]
+            else:
+                kept[key] = (site, after)
+
+
+def _corrected(
+    site: Site,
+    gram: torch.Tensor,
+    sources: Mapping[int, IntArray],
+    a: torch.Tensor,
+    old: torch.Tensor,
+    new: torch.Tensor,
+) -> torch.Tensor | None:
+    """Similarities after one dimension of b has moved; None where computing them anew is no dearer."""
+    if not sources:
+        return gram
+    if len(sources) > 1:
+        return None
+    ((dim, source),) = sources.items()
+    if source.size != max(source.shape):
+        return None
+    source = source.ravel()
+    if dim in site.axes:
+        units = _unit_order(site, source)
+        return None if units is None else gram[..., torch.from_numpy(units).to(gram.device)]
+    changed = np.flatnonzero(source != np.arange(len(source)))
+    if len(changed) > PART * len(source):
+        return None
+    index = torch.from_numpy(changed).to(a.device)
+    part = (new.index_select(dim, index) - old.index_select(dim, index), a.index_select(dim, index))
+    return gram + _gram(site, part[1], part[0])
+
+
+def _unit_order(site: Site, source: IntArray) -> IntArray | None:
+    """The unit that comes to each place when rows are filled from ``source``; None if rows part ways."""
+    if site.rows.shape[0] != 1 or len(site.axes) != 1:
+        return None
+    rows = site.rows[0]
+    unit_of_row = np.full(len(source), -1, dtype=np.int64)
+    unit_of_row[rows[:, 0]] = np.arange(len(rows))
+    units = unit_of_row[source[rows[:, 0]]]
+    return units if (units >= 0).all() and (source[rows] == rows[units]).all() else None
+
+
+def _gram(site: Site, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Inner products [fibre, i, j] of the rows of unit i of ``a`` and unit j of ``b``."""
+    left, right = (_rows(site, x).flatten(2) for x in (a, b))
+    return left @ right.transpose(1, 2)
 
 
 def _rows(site: Site, t: torch.Tensor) -> torch.Tensor:
