@@ -50,7 +50,7 @@ RECIPES: dict[str, Recipe] = {
     "mlp": _sgd(0.1, epochs=12),
     "vgg": _sgd(0.2, epochs=10, shift=1, flip=True),
     "resnet20": _sgd(0.3, epochs=15, shift=1, flip=True),
-    "resnet20_layernorm": _adamw(4e-3, epochs=7, shift=1, flip=True),  # SGD diverged at 0.1
+    "resnet20_layernorm": _adamw(4e-3, epochs=7, shift=1, flip=True),  # SGD at 0.1 was unstable
     "vit": _adamw(2e-3, epochs=14, shift=1, flip=True),
     "gpt": Recipe("adamw", 3e-3, 0.1, batch_size=64, epochs=20, clip=1.0),
     "lstm": Recipe("adamw", 3e-3, 0.01, batch_size=128, epochs=15, flip=True, clip=1.0),
