@@ -2,7 +2,8 @@
 
 Where there is data nothing is kept because it ought to help: every candidate (naive and aligned
 averages, each way of matching, each repair) is measured on a held-out part of the data, and the one
-with the lowest loss there is kept, and named in the result. Test data is for reporting only.
+with the lowest loss there is kept, and named in the result; a further step must earn its place. Test
+data is for reporting only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ Repair = Callable[[State, Sequence[float]], State]
 
 HELD_OUT = 0.25
 """Part of the data that is held out to choose by."""
+
+MARGIN = 0.05
+"""A further step (another matching, a repair) is kept where it lowers the loss by this part at least."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,7 @@ def merge_models(
         alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts)
         say(f"objective {alignments[method].start:.4g} -> {alignments[method].objective:.4g}")
     candidates = _candidates(graph, (a, b), alignments, weights, data, held_out, test, say)
-    aligned = [c for c in candidates if c.matching != "none"] or candidates
-    judge = [c.held_out or c.score for c in candidates]
-    kept = (
-        min(zip(judge, candidates, strict=True), key=lambda x: x[0].loss if x[0] else 0)[1]
-        if test
-        else aligned[0]
-    )
+    kept = _choose(candidates)
     endpoints = tuple(evaluate(model, s, test) for s in (a, b)) if test else ()
     together = ensemble(model, (a, b), test) if test else None
     return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
@@ -123,6 +121,19 @@ def repairs(graph: ModelGraph, endpoints: Sequence[State], data: Batches) -> dic
     if "repair" in applies:
         table["repair"] = lambda state, weights: repair(graph, state, endpoints, data, weights)
     return table
+
+
+def _choose(candidates: Sequence[Candidate]) -> Candidate:
+    """The first candidate that no later one beats by ``MARGIN``; the first aligned one without data."""
+    aligned = [c for c in candidates if c.matching != "none"]
+    kept = candidates[0]
+    if (kept.held_out or kept.score) is None:
+        return aligned[0] if aligned else kept
+    for c in candidates[1:]:
+        now, new = kept.held_out or kept.score, c.held_out or c.score
+        if now and new and new.loss < (1 - MARGIN) * now.loss:
+            kept = c
+    return kept
 
 
 def _split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
