@@ -63,8 +63,9 @@ class Verification:
         if not self.passed:
             rows = [f"  {g.name}: outputs change by {g.error:.1e}" for g in self.groups if not g.passed]
             raise GateError(
-                f"{len(rows)} symmetry groups failed the invariance gate (tolerance {self.tolerance:.1e}):\n"
-                + "\n".join(rows)
+                f"{len(rows) or 'All'} symmetry groups failed the invariance gate"
+                f" (outputs change by {self.max_error:.1e}, tolerance {self.tolerance:.1e}):\n"
+                + ("\n".join(rows) or "  each holds alone, all together do not")
                 + "\n  This is a defect of a rule: please report it with the model."
                 " To go on without these groups, use graph.freeze([...])."
             )
