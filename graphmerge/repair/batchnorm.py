@@ -13,7 +13,7 @@ from graphmerge.errors import InputError
 from graphmerge.repair.sites import norms
 from graphmerge.repair.statistics import Moments
 from graphmerge.trace import Program
-from graphmerge.trace.run import State, Visit, device_of, fitting, program_for, run_with
+from graphmerge.trace.run import State, Visit, device_of, fitting, program_for, run_together
 
 MIN_SAMPLES = 32
 """Fewer samples than this say too little about a mean and a variance."""
@@ -22,10 +22,10 @@ MIN_SAMPLES = 32
 def reset_batchnorm(model: nn.Module, state: State, data: Iterable[Any]) -> dict[str, torch.Tensor]:
     """``state`` with all BatchNorm running means and variances measured on ``data``.
 
-    One pass: each BatchNorm normalises a batch by that batch's own statistics, as in training, so
-    that every layer sees inputs already corrected, while its mean and (unbiased) variance are
-    gathered exactly over all batches instead of by a moving average. Batches of another shape than
-    the first are left out. The live model is not touched.
+    One pass, all batches going through the network layer by layer together: each BatchNorm's mean
+    and (unbiased) variance are those of all the data, and the layers after it see inputs normalised
+    by them. Exact, unlike a moving average or the statistics of single batches. Batches of another
+    shape than the first are left out. The live model is not touched.
 
     Raises InputError where the data holds fewer than 32 samples, or gives NaN.
     """
@@ -38,22 +38,27 @@ def reset_on(program: Program, state: State, data: Iterable[Any]) -> dict[str, t
     """``reset_batchnorm`` on a graph traced at the shapes of the data."""
     found = {n.node: (n, Moments()) for n in norms(program)}
 
-    def normalise(step: Visit) -> Any:
-        x, weight, bias = step.args[:3]
-        found[step.node.name][1].update(x, 1)
-        return (F.batch_norm(x, None, None, weight, bias, True, 0.0, step.args[6]), *step.value[1:])
+    def normalise(visits: list[Visit]) -> list[Any]:
+        moments = found[visits[0].node.name][1]
+        for v in visits:
+            moments.update(v.args[0], 1)
+        return [(_normalised(v, moments), *v.value[1:]) for v in visits]
 
-    samples = 0
-    for inputs in fitting(program, data, device_of(state)) if found else ():
-        if inputs is not None:
-            samples += batch_size(inputs)
-            run_with(program, state, inputs, found, normalise)
+    batches = [x for x in fitting(program, data, device_of(state)) if x is not None] if found else []
+    run_together(program, state, batches, found, normalise)
+    samples = sum(batch_size(x) for x in batches)
     result = dict(state)
     for norm, moments in found.values():
         require_samples(samples)
         for name, value in ((norm.mean, moments.mean), (norm.var, moments.variance(unbiased=True))):
             result[name] = check_finite(torch.as_tensor(value), name).to(state[name])
     return result
+
+
+def _normalised(visit: Visit, moments: Moments) -> torch.Tensor:
+    x, weight, bias = visit.args[:3]
+    mean, var = torch.as_tensor(moments.mean).to(x), moments.variance().to(x)
+    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, visit.args[6])
 
 
 def batch_size(inputs: Any) -> int:

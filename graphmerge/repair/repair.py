@@ -19,7 +19,16 @@ from graphmerge.repair.sites import Site, norms, sites
 from graphmerge.repair.statistics import Moments, goal
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace import Program
-from graphmerge.trace.run import State, Visit, device_of, fitting, program_for, run_with, state_of
+from graphmerge.trace.run import (
+    Inputs,
+    State,
+    Visit,
+    device_of,
+    fitting,
+    program_for,
+    run_together,
+    state_of,
+)
 
 DEAD = 1e-8
 """A unit whose spread is below this part of the largest is dead: it is left alone."""
@@ -66,10 +75,10 @@ def repair_with_report(
     """Correct every site of ``merged`` to the statistics interpolated between ``endpoints``.
 
     ``endpoints`` are state dicts in one frame (the others already aligned), ``weights`` their
-    shares [model]. Statistics are per unit over batch, space and time, in float64. Each batch is
-    corrected by its own statistics as it passes, so that later sites see corrected inputs; the
-    correction that is kept uses the statistics of all batches. BatchNorms, if there are any, are
-    reset first. At an endpoint (all weight on one model) nothing changes but for rounding.
+    shares [model]. Statistics are per unit over batch, space and time, in float64. All batches go
+    through the merged network site by site together, so that later sites see inputs corrected by
+    the statistics of all the data. BatchNorms, if there are any, are reset first. At an endpoint
+    (all weight on one model) nothing changes but for rounding.
 
     Raises InputError where the data holds fewer than 32 samples, or gives NaN.
     """
@@ -78,9 +87,11 @@ def repair_with_report(
     with torch.no_grad():
         if norms(program):
             merged = reset_on(program, merged, data)
-        targets = [_measure(program, state_of(s), data, found) for s in endpoints]
+        batches = [x for x in fitting(program, data, device_of(merged)) if x is not None]
+        require_samples(sum(batch_size(x) for x in batches))
+        targets = [_measure(program, state_of(s), batches, found) for s in endpoints]
         goals = {s.node: goal([t[s.node] for t in targets], weights) for s in found}
-        own = _measure(program, merged, data, found, goals)
+        own = _measure_corrected(program, merged, batches, found, goals)
         state, dead = _fuse(merged, found, goals, own)
     report = RepairReport(
         tuple(s.weight for s in found), tuple(s.weight for s in found if s.bias is None), dead, skipped
@@ -92,29 +103,36 @@ Goals = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 def _measure(
-    program: Program, state: State, data: Iterable[Any], found: Sequence[Site], goals: Goals | None = None
+    program: Program, state: State, batches: Sequence[Inputs], found: Sequence[Site]
 ) -> dict[str, Moments]:
-    """Statistics of every site; with ``goals`` each batch is corrected to them on the way."""
+    """Statistics of every site as it is, batch by batch."""
+    moments = {s.node: Moments() for s in found}
+    units = {s.node: s.unit_dim for s in found}
+
+    def look(visits: list[Visit]) -> None:
+        for v in visits:
+            moments[v.node.name].update(v.value, units[v.node.name])
+
+    for inputs in batches:
+        run_together(program, state, [inputs], units, look)
+    return moments
+
+
+def _measure_corrected(
+    program: Program, state: State, batches: Sequence[Inputs], found: Sequence[Site], goals: Goals
+) -> dict[str, Moments]:
+    """Statistics of every site under the corrections of those before it."""
     moments = {s.node: Moments() for s in found}
     by_node = {s.node: s for s in found}
 
-    def look(step: Visit) -> torch.Tensor | None:
-        site, x = by_node[step.node.name], step.value
-        moments[site.node].update(x, site.unit_dim)
-        if goals is None:
-            return None
-        batch = Moments()
-        batch.update(x, site.unit_dim)
-        scale, shift, _ = correction(batch, goals[site.node], site.bias is not None)
-        corrected: torch.Tensor = x * _along(scale, x, site) + _along(shift, x, site)
-        return corrected
+    def correct(visits: list[Visit]) -> list[torch.Tensor]:
+        site = by_node[visits[0].node.name]
+        for v in visits:
+            moments[site.node].update(v.value, site.unit_dim)
+        scale, shift, _ = correction(moments[site.node], goals[site.node], site.bias is not None)
+        return [v.value * _along(scale, v.value, site) + _along(shift, v.value, site) for v in visits]
 
-    samples = 0
-    for inputs in fitting(program, data, device_of(state)):
-        if inputs is not None:
-            samples += batch_size(inputs)
-            run_with(program, state, inputs, by_node, look)
-    require_samples(samples)
+    run_together(program, state, batches, by_node, correct)
     return moments
 
 

@@ -107,15 +107,24 @@ def visit(
             found.pop(done, None)
 
 
-def run_with(
-    program: Program, state: State, inputs: Inputs, wanted: Collection[str], handle: Callable[[Visit], Any]
+def run_together(
+    program: Program,
+    state: State,
+    batches: Sequence[Inputs],
+    wanted: Collection[str],
+    handle: Callable[[list[Visit]], Sequence[Any] | None],
 ) -> None:
-    """Run the graph, calling ``handle`` at every node of ``wanted``; what it returns takes its place."""
-    steps = visit(program, state, inputs, wanted)
-    answer = None
+    """Run the graph on all batches at once, node by node, so that what is seen of a node is all of it.
+
+    ``handle`` is called at every node of ``wanted`` with one visit per batch; the values that it
+    returns (None: none) take their places before the graph runs on. Memory is that of one large batch.
+    """
+    runs = [visit(program, state, inputs, wanted) for inputs in batches]
+    answers: Sequence[Any] = [None] * len(runs)
     with contextlib.suppress(StopIteration):
-        while True:
-            answer = handle(steps.send(answer))
+        while runs:
+            visits = [run.send(answer) for run, answer in zip(runs, answers, strict=True)]
+            answers = handle(visits) or [None] * len(runs)
 
 
 def _value(
