@@ -20,6 +20,7 @@ from graphmerge.match.activations import (
 from graphmerge.match.alignment import Alignment, Step
 from graphmerge.match.descent import descend
 from graphmerge.match.layout import Plan, plan
+from graphmerge.match.start import place
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
@@ -103,6 +104,8 @@ def _match_weights(
     for k in range(max(restarts, 1)):
         similarity = WeightSimilarity(a, b, graph.identity())
         start = similarity.objective
+        if k == 0:
+            place(similarity, work)
         steps, converged = descend(similarity, work, seed + 1000003 * k, progress=progress)
         similarity.objective = similarity.measure()  # without the rounding of a sum of gains
         reached.append(similarity.objective)

@@ -45,6 +45,20 @@ class WeightSimilarity:
         """The objective, computed anew."""
         return sum(_inner(self._a[name], t) for name, t in self._moved.items())
 
+    def pair(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A tensor of a, and that of b as it is moved now."""
+        return self._a[name], self._moved[name]
+
+    def put(self, delta: IntArray, names: set[str]) -> None:
+        """Move ``names`` further by ``delta``, whatever that does to the objective."""
+        structure = self.transform.structure
+        for n in names:
+            self._moved[n] = reorder(self._moved[n], structure.sources(n, delta))
+            self._bytes -= sum(gram.nbytes for _, gram in self._kept[n].values())
+            self._kept[n].clear()
+        self.transform = replace(self.transform, phi=delta[self.transform.phi])
+        self.objective = self.measure()
+
     def within(self, site: Site) -> torch.Tensor:
         """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
         kept = self._kept[site.name].get(id(site))
@@ -58,7 +72,7 @@ class WeightSimilarity:
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
-        a, b = (_rows(site, x[site.name]).flatten(2) for x in (self._a, self._moved))
+        a, b = (rows(site, x[site.name]).flatten(2) for x in (self._a, self._moved))
         units, inner, _ = a.shape
         a, b = (x.reshape(fibres, -1, x.shape[-1]) for x in (a, b))
         n = units // fibres
@@ -129,20 +143,20 @@ def _unit_order(site: Site, source: IntArray) -> IntArray | None:
     """The unit that comes to each place when rows are filled from ``source``; None if rows part ways."""
     if site.rows.shape[0] != 1 or len(site.axes) != 1:
         return None
-    rows = site.rows[0]
+    table = site.rows[0]
     unit_of_row = np.full(len(source), -1, dtype=np.int64)
-    unit_of_row[rows[:, 0]] = np.arange(len(rows))
-    units = unit_of_row[source[rows[:, 0]]]
-    return units if (units >= 0).all() and (source[rows] == rows[units]).all() else None
+    unit_of_row[table[:, 0]] = np.arange(len(table))
+    units = unit_of_row[source[table[:, 0]]]
+    return units if (units >= 0).all() and (source[table] == table[units]).all() else None
 
 
 def _gram(site: Site, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Inner products [fibre, i, j] of the rows of unit i of ``a`` and unit j of ``b``."""
-    left, right = (_rows(site, x).flatten(2) for x in (a, b))
+    left, right = (rows(site, x).flatten(2) for x in (a, b))
     return left @ right.transpose(1, 2)
 
 
-def _rows(site: Site, t: torch.Tensor) -> torch.Tensor:
+def rows(site: Site, t: torch.Tensor) -> torch.Tensor:
     """Rows of a tensor as [.., .., role, rest] in the shape of ``site.rows``."""
     matrix = site.matrix(t)
     index = torch.from_numpy(site.rows.reshape(-1)).to(t.device)

@@ -1,7 +1,8 @@
 """Reference architectures at small size: what the symmetry engine is checked on.
 
-All sizes differ from one another (batch 2 or 3, sequence 7 or 11, heads 4), so that no dimension
-can be taken for another. Importing this package imports neither torchvision nor transformers.
+Sizes that meet in one network differ from one another wherever its constructor permits (batch 3,
+sequence 7 or 11, heads 4 of 8), so that no dimension can be taken for another. Importing this
+package imports neither torchvision nor transformers.
 """
 
 from models_zoo.architectures import language, plain, vision

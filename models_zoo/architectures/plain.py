@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class UNet(nn.Module):
         super().__init__()
         self.down1, self.down2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, 2, 1)
         self.up, self.mix = nn.ConvTranspose2d(12, 10, 2, 2), nn.Conv2d(18, 9, 3, padding=1)
-        self.norm, self.out = nn.BatchNorm2d(9), nn.Conv2d(9, 2, 1)
+        self.norm, self.out = nn.BatchNorm2d(9), nn.Conv2d(9, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         skip = F.relu(self.down1(x))
@@ -54,14 +55,17 @@ class UNet(nn.Module):
 
 
 class GroupNormBlock(nn.Module):
-    def __init__(self, channels: int, groups: int) -> None:
+    """A residual block; where it changes the width, the shortcut is a convolution of size 1."""
+
+    def __init__(self, before: int, after: int, groups: int = 4) -> None:
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(groups, channels)
-        self.conv2, self.norm2 = nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(groups, channels)
+        self.conv1, self.norm1 = nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(groups, after)
+        self.conv2, self.norm2 = nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(groups, after)
+        self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(x + self.norm2(self.conv2(h)))
+        return F.relu(self.shortcut(x) + self.norm2(self.conv2(h)))
 
 
 class PixelShuffleNet(nn.Module):
@@ -137,6 +141,29 @@ class GroupedQueryAttention(nn.Module):
         return out
 
 
+@torch.library.custom_op("graphmerge_zoo::opaque", mutates_args=(), schema="(Tensor x) -> Tensor")
+def opaque(x: Tensor) -> Tensor:
+    """x + tanh(x) under a name that no table of operators holds."""
+    return x + torch.tanh(x)
+
+
+@opaque.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class UnknownOperator(nn.Module):
+    """Two hidden layers: behind the first comes an operator that nobody knows, behind the second a ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.three(F.relu(self.two(opaque(self.one(x)))))
+        return out
+
+
 def _prelu() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.PReLU(12), nn.Conv2d(12, 7, 3), nn.PReLU(), nn.Flatten(), nn.Linear(252, 5)
@@ -146,8 +173,41 @@ def _prelu() -> nn.Module:
 def _separable() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 24, 3, groups=12), nn.BatchNorm2d(24), nn.ReLU(),
-        nn.Conv2d(24, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(24, 20, 3, groups=4), nn.ReLU(), nn.Conv2d(20, 9, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
+
+
+def _grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 20, 3), nn.ReLU(), nn.Conv2d(20, 28, 3, groups=4), nn.BatchNorm2d(28), nn.ReLU(),
+        nn.Conv2d(28, 24, 1, groups=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 9),
+    )  # fmt: skip
+
+
+def _conv1d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(4, 10, 3), nn.BatchNorm1d(10), nn.ReLU(), nn.Conv1d(10, 14, 3, dilation=2), nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(14, 5),
+    )  # fmt: skip
+
+
+def _conv3d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(6, 9, 2), nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(9, 5),
+    )  # fmt: skip
+
+
+def _groupnorm() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 20, 3), GroupNormBlock(20, 20), GroupNormBlock(20, 28), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(28, 6),
+    )  # fmt: skip
+
+
+def _shared() -> nn.Module:
+    shared = nn.Linear(16, 16)
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), shared, nn.Tanh(), shared, nn.Tanh(), nn.Linear(16, 5))
 
 
 def _vgg() -> nn.Module:
@@ -164,13 +224,17 @@ def _encoder(**options: Any) -> nn.Module:
     )
 
 
+def _tokens(batch: int) -> Callable[[], Inputs]:
+    return lambda: ((torch.randint(0, 19, (batch, 7)),), {})
+
+
 def _two_inputs() -> Inputs:
     return (torch.randint(0, 17, (3, 7)),), {"x": torch.randn(3, 5)}
 
 
 ARCHITECTURES = (
     Architecture("mlp", lambda: nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.GELU(), nn.Linear(12, 5)), floats(3, 6)),
-    Architecture("vgg_flatten", _vgg, floats(2, 3, 16, 16)),
+    Architecture("vgg_flatten", _vgg, floats(7, 3, 22, 22), notes="2 x 2 positions are flattened into the features"),
     Architecture("lstm", lambda: LastStep(nn.LSTM(6, 16, batch_first=True), 16), floats(3, 7, 6)),
     Architecture("lstm_stacked_bidirectional", lambda: LastStep(nn.LSTM(6, 16, 2, batch_first=True, bidirectional=True), 32), floats(3, 7, 6)),
     Architecture("lstm_projected", lambda: LastStep(nn.LSTM(6, 16, 2, batch_first=True, proj_size=9), 9), floats(3, 7, 6)),
@@ -182,12 +246,18 @@ ARCHITECTURES = (
     Architecture("transformer_encoder_prenorm", lambda: _encoder(batch_first=True, norm_first=True), floats(3, 7, 6)),
     Architecture("multihead_attention", lambda: Attention(False), floats(3, 7, 6)),
     Architecture("multihead_attention_with_weights", lambda: Attention(True), floats(3, 7, 6)),
-    Architecture("unet", UNet, floats(2, 3, 16, 16)),
-    Architecture("groupnorm_resnet", lambda: nn.Sequential(nn.Conv2d(3, 16, 3), GroupNormBlock(16, 4), GroupNormBlock(16, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)), floats(2, 3, 10, 10)),
-    Architecture("pixel_shuffle", PixelShuffleNet, floats(2, 1, 9, 9)),
+    Architecture("unet", UNet, floats(2, 3, 28, 28)),
+    Architecture("groupnorm_resnet", _groupnorm, floats(2, 3, 11, 11), notes="4 groups of 5, then of 7"),
+    Architecture("pixel_shuffle", PixelShuffleNet, floats(5, 1, 9, 9)),
     Architecture("tied_autoencoder", TiedAutoencoder, floats(3, 13)),
     Architecture("prelu", _prelu, floats(2, 3, 10, 10)),
-    Architecture("separable_convolutions", _separable, floats(2, 3, 12, 12)),
+    Architecture("separable_convolutions", _separable, floats(7, 3, 17, 17), notes="two channels out for each one in"),
+    Architecture("grouped_convolutions", _grouped, floats(2, 3, 15, 15), notes="4 groups of 5, of 7, of 6"),
+    Architecture("conv1d", _conv1d, floats(3, 4, 19)),
+    Architecture("conv3d", _conv3d, floats(3, 2, 10, 12, 14)),
     Architecture("two_inputs", TwoInputs, _two_inputs),
-    Architecture("grouped_query_attention", GroupedQueryAttention, lambda: ((torch.randint(0, 19, (3, 7)),), {})),
+    Architecture("shared_module", _shared, floats(3, 6), notes="one Linear under two names: its rows and columns move alike"),
+    Architecture("unknown_operator", UnknownOperator, floats(3, 6), notes="only the second hidden layer may move"),
+    Architecture("grouped_query_attention", GroupedQueryAttention, _tokens(3)),
+    Architecture("grouped_query_attention_by_three", lambda: GroupedQueryAttention(48, 6, 2), _tokens(5), notes="2 key heads, 3 queries each: the two numbers differ"),
 )  # fmt: skip

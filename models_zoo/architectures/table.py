@@ -14,12 +14,16 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a network and its example inputs; ``needs`` is the library that it comes from."""
+    """How to build a network and its example inputs.
+
+    ``needs`` is the library that it comes from, ``notes`` what sets it apart from its neighbours.
+    """
 
     name: str
     build: Callable[[], nn.Module]
     inputs: Callable[[], Inputs]
     needs: str = "torch"
+    notes: str = ""
 
 
 def floats(*shape: int) -> Callable[[], Inputs]:

@@ -1,0 +1,115 @@
+"""A start for the descent that does not presume where other units are.
+
+The identity is a poor start for units that are tied to each other (a recurrent layer): their
+similarities are then measured against neighbours in the wrong order. Two rows whose entries may yet
+be reordered are at most as alike as their *sorted* entries, which is the bound of Gilmore and Lawler
+for quadratic assignment (Lawler 1963, The quadratic assignment problem, section 4); an assignment
+under that bound is exact where one model is the other in another order.
+
+Groups are placed one after the other, the one of which most is known first: along the dimensions of
+groups placed before, and those that never move, entries are compared in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+import numpy as np
+import torch
+
+from graphmerge.axes.units import IntArray
+from graphmerge.match.assign import assign
+from graphmerge.match.layout import Plan, Site
+from graphmerge.match.weights import WeightSimilarity, rows
+from graphmerge.symmetry.structure import Structure
+
+
+def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> None:
+    """Move every group of ``plans`` to where the bound says; what contains others goes before them."""
+    structure = similarity.transform.structure
+    placed = set(structure.atoms) - {p.atom for p in plans.values()}
+    waiting = dict(plans)
+    while waiting:
+        ready = [g for g, p in waiting.items() if _above(structure, p.atom) <= placed]
+        group = max(ready, key=lambda g: _known(structure, waiting[g], placed))
+        p = waiting.pop(group)
+        total = sum(_bound(similarity, site, p.atom, placed) for site in p.sites)
+        assert isinstance(total, torch.Tensor)
+        delta = structure.extend({p.atom: assign(total).argsort(-1).cpu().numpy()})
+        similarity.put(delta, {s.name for s in p.sites})
+        placed.add(p.atom)
+
+
+def _above(structure: Structure, atom: int) -> set[int]:
+    return structure.ancestors(atom) & set(structure.atoms) - {atom}
+
+
+def _free(structure: Structure, placed: Set[int]) -> IntArray:
+    """For each class its sort, or -1 where its place is known [class]; and -1 for no class at all."""
+    open_ = [
+        bool(structure.ancestors(k) & set(structure.atoms) - placed) for k in range(len(structure.sorts))
+    ]
+    sorts = np.where([*open_, False], np.arange(len(open_) + 1), -1)
+    known: IntArray = sorts[structure.sort_of]
+    return known
+
+
+def _known(structure: Structure, plan: Plan, placed: Set[int]) -> float:
+    """How much of a group's parameters lies where the other dimensions are known, from 0 to 1."""
+    free = _free(structure, placed)
+    part, size = 0.0, 0.0
+    for site in plan.sites:
+        share = 1.0
+        for d, classes in enumerate(structure.labels[site.name]):
+            if classes is not None and d not in site.axes:
+                share *= float((free[classes] < 0).mean())
+        entries = float(np.prod(structure.shapes[site.name]))
+        part, size = part + share * entries, size + entries
+    return part / size
+
+
+def _bound(similarity: WeightSimilarity, site: Site, atom: int, placed: Set[int]) -> torch.Tensor:
+    """The most that unit i of a and unit j of b can be alike in each fibre: [fibre, i, j]."""
+    keys = _keys(similarity.transform.structure, site, atom, placed)
+    a, b = (_sorted(rows(site, t).flatten(2), keys) for t in similarity.pair(site.name))
+    return a @ b.transpose(1, 2)
+
+
+def _keys(structure: Structure, site: Site, atom: int, placed: Set[int]) -> IntArray:
+    """For each entry of a unit, role by role, a number shared by those that may change places [entry]."""
+    shape = structure.shapes[site.name]
+    rest = [d for d in range(len(shape)) if d not in site.axes]
+    roles = np.unravel_index(site.rows[0, 0], [shape[d] for d in site.axes])
+    index: list[IntArray] = [np.empty(0, np.int64)] * len(shape)
+    for d, places in zip(site.axes, roles, strict=True):
+        index[d] = places.reshape(-1, *[1] * len(rest))
+    for i, d in enumerate(rest):
+        index[d] = np.arange(shape[d]).reshape(-1, *[1] * (len(rest) - 1 - i))
+    role = np.arange(site.rows.shape[2]).reshape(-1, *[1] * len(rest))
+    free = {False: _free(structure, placed), True: _free(structure, placed | {atom})}
+    key = np.zeros((len(role), *[shape[d] for d in rest]), np.int64)
+    for d, classes in enumerate(structure.labels[site.name]):
+        mark = role if d in site.axes else index[d]
+        if classes is not None:
+            sort = free[d in site.axes][
+                classes[tuple(i if n > 1 else 0 * i for i, n in zip(index, classes.shape, strict=True))]
+            ]
+            mark = np.where(sort >= 0, -1 - sort, mark)
+        key = key * (len(structure.sorts) + mark.max() + 2) + mark + len(structure.sorts) + 1
+        key = np.unique(key, return_inverse=True)[1].reshape(key.shape)
+    return key.ravel()
+
+
+def _sorted(entries: torch.Tensor, keys: IntArray) -> torch.Tensor:
+    """Entries [.., entry] in ascending order among those of one key."""
+    _, number, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    sizes = counts[number]
+    columns = np.lexsort((number, sizes))
+    found = []
+    for size in np.unique(counts):
+        index = torch.from_numpy(columns[sizes[columns] == size]).to(entries.device)
+        part = entries.index_select(-1, index)
+        found.append(
+            part if size == 1 else part.reshape(*part.shape[:-1], -1, int(size)).sort(-1).values.flatten(-2)
+        )
+    return torch.cat(found, -1)
