@@ -1,7 +1,9 @@
 """graphmerge: derive the symmetries of a neural network, prove them, and merge models by them."""
 
+from graphmerge.errors import GateError, GraphMergeError, InputError, SystemFault, TraceError, UsageError
 from graphmerge.evaluate import BarrierCurve, Score, barrier, ensemble, evaluate
-from graphmerge.export import export_onnx, load_checkpoint, save_checkpoint
+from graphmerge.export import export_onnx
+from graphmerge.files import load_checkpoint, save_checkpoint
 from graphmerge.match import Alignment, load_alignment, match
 from graphmerge.merge import average, merge
 from graphmerge.pipeline import MergeResult, merge_models
@@ -11,11 +13,17 @@ from graphmerge.symmetry import ModelGraph, SymmetryGroup, Transform, Verificati
 __all__ = [
     "Alignment",
     "BarrierCurve",
+    "GateError",
+    "GraphMergeError",
+    "InputError",
     "MergeResult",
     "ModelGraph",
     "Score",
     "SymmetryGroup",
+    "SystemFault",
+    "TraceError",
     "Transform",
+    "UsageError",
     "Verification",
     "average",
     "barrier",

@@ -14,6 +14,7 @@ ORDER = (
     "errors",
     "axes",
     "trace",
+    "files",
     "symmetry",
     "match",
     "merge",

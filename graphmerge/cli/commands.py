@@ -14,7 +14,8 @@ from graphmerge.cli.console import Talk, exit_codes, out, table
 from graphmerge.cli.spec import build_model, example_inputs, load_data, pick_device
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import evaluate as score_model
-from graphmerge.export import check_against_model, check_finite, export_onnx, load_checkpoint
+from graphmerge.export import export_onnx
+from graphmerge.files import check_against_model, check_finite, load_checkpoint
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import verify as verify_graph
 

@@ -33,7 +33,7 @@ class Talk:
     def say(self, text: str) -> None:
         """One line of progress, with the seconds since the start."""
         if not self.quiet:
-            err.print(f"[dim]{time.perf_counter() - self._since:6.1f}s[/dim]  {escape(text)}")
+            err.print(f"[dim]{time.perf_counter() - self._since:6.1f}s[/dim]  {escape(text)}", soft_wrap=True)
 
     def ticker(self, what: str, every: float = 2.0) -> Callable[[int, str, float], None]:
         """A callback for matching that reports at most every few seconds."""
@@ -59,10 +59,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     """Print a table; columns after the first are numbers and stand to the right."""
     made = Table(title=escape(title), title_justify="left", title_style="bold")
     for k, name in enumerate(columns):
-        made.add_column(escape(name), justify="left" if k == 0 else "right")
+        made.add_column(escape(name), justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
         made.add_row(*map(escape, row))
     out.print(made)
+
+
+def _refuse(text: str) -> None:
+    """An error message on standard error, not broken into lines of its own: paths can be copied."""
+    err.print(f"[bold red]graphmerge:[/bold red] {escape(text)}", soft_wrap=True)
 
 
 @contextmanager
@@ -73,13 +78,11 @@ def exit_codes(debug: bool) -> Iterator[None]:
     except GraphMergeError as error:
         if debug:
             raise
-        err.print(f"[bold red]graphmerge:[/bold red] {escape(str(error))}")
+        _refuse(str(error))
         raise SystemExit(error.exit_code) from error
     except MemoryError as error:
-        err.print(
-            "[bold red]graphmerge:[/bold red] out of memory; try a smaller batch (--input) or fewer restarts"
-        )
+        _refuse("out of memory; try a smaller batch (--input), or --device cpu")
         raise SystemExit(5) from error
     except KeyboardInterrupt as error:
-        err.print("[bold red]graphmerge:[/bold red] interrupted; nothing was written")
+        _refuse("interrupted; nothing was written")
         raise SystemExit(INTERRUPTED) from error

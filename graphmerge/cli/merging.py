@@ -18,7 +18,8 @@ from graphmerge.cli.console import Talk, exit_codes, out, table
 from graphmerge.cli.spec import load_data
 from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import BarrierCurve, Score, barrier, save_barrier_plot
-from graphmerge.export import export_onnx, same_bytes, save_checkpoint, sha256, staged_output
+from graphmerge.export import export_onnx
+from graphmerge.files import same_bytes, save_checkpoint, sha256, staged_output
 from graphmerge.match import match as match_models
 from graphmerge.pipeline import MergeResult, merge_models, repairs
 from graphmerge.symmetry import trace

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.onnx import OnnxExporterError, ONNXProgram
 
-from graphmerge.errors import TraceError
+from graphmerge.errors import TraceError, refusal
 from graphmerge.export.example import Example, batch_spec
-from graphmerge.export.message import refusal
 
 CHATTY = ("torch", "onnxscript", "onnx_ir")
 """Loggers that report their progress as warnings."""

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from graphmerge.errors import UsageError
-from graphmerge.export.message import refusal
+from graphmerge.errors import UsageError, refusal
 
 
 @dataclass(frozen=True)

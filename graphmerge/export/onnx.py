@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
-from graphmerge.errors import GateError, TraceError
+from graphmerge.errors import GateError, TraceError, refusal
 from graphmerge.export.capture import BATCH_NAME, capture, convert, evaluating, quiet
 from graphmerge.export.example import example_of, randomised, widened
-from graphmerge.export.message import refusal
 from graphmerge.export.parity import Parity, Tolerance, open_session
-from graphmerge.export.staging import publish_file, refuse_unless_file, staging, system_faults
+from graphmerge.files.staging import publish_file, refuse_unless_file, staging, system_faults
 
 SINGLE_FILE_LIMIT = 3 << 29
 """Bytes of weights in one file, where torch's exporter draws the line; protobuf ends at 2 GiB."""

@@ -15,9 +15,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # type: ig
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from graphmerge.errors import GateError
+from graphmerge.errors import GateError, listing, refusal
 from graphmerge.export.example import Example
-from graphmerge.export.message import listing, refusal
 
 RUNTIME_ERRORS = (
     ort_state.Fail, ort_state.InvalidArgument, ort_state.InvalidGraph, ort_state.InvalidProtobuf,

@@ -155,7 +155,7 @@ class ActivationSimilarity:
         """Correlations [.., i, j], summed over roles, of rows [.., i, role] and columns [.., j, role]."""
         matrix = self._correlations[site.name, site.axes]
         columns = self._sources[site.name, site.axes][columns]
-        i, j = (torch.from_numpy(x).to(matrix.device) for x in (rows, columns))
+        i, j = (torch.from_numpy(np.array(x)).to(matrix.device) for x in (rows, columns))
         return sum(  # type: ignore[return-value]
             matrix[i[..., :, None, r], j[..., None, :, r]] for r in range(rows.shape[-1])
         )
@@ -219,7 +219,6 @@ def correlate(
 def same_frame(ours: ModelGraph, theirs: Transform) -> Transform:
     """A transform found on another trace of the same model, as one of ``ours``."""
     mine = ours.identity().with_targets(theirs.targets())
-    mine = replace(mine)
     for name in ours.structure.labels:
         x, y = (t.structure.sources(name, t.phi) for t in (mine, theirs))
         assert x.keys() == y.keys(), f"two traces of one model disagree on {name}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from graphmerge.errors import InputError
+from graphmerge.files import load_checkpoint, read_metadata, save_checkpoint
 from graphmerge.symmetry import ModelGraph, Transform
 
 
@@ -68,17 +66,14 @@ class Alignment:
     def save(self, path: str | Path) -> None:
         """Write the places of all units as safetensors, the rest in its metadata."""
         tensors = {n: t.contiguous() for n, t in sorted(self.transform.targets().items())}
-        save_file(tensors, str(path), {"graphmerge": json.dumps(self.to_json(), sort_keys=True)})
+        save_checkpoint(path, tensors, self.to_json())
 
 
 def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
     """Read a saved alignment of the same architecture; InputError where it does not fit the graph."""
-    with safe_open(str(path), "pt") as file:
-        targets = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118 - not a dict
-        raw = (file.metadata() or {}).get("graphmerge")
-    if raw is None:
-        raise InputError(f"{path} is no alignment: it has no graphmerge metadata")
-    saved = json.loads(raw)
+    targets, saved = load_checkpoint(path), read_metadata(path)
+    if "history" not in saved:
+        raise InputError(f"{path} is no alignment: its metadata has no history of matching")
     missing = graph.atom_of.keys() ^ targets.keys()
     if missing:
         raise InputError(f"{path} was made for another graph: the groups differ at {sorted(missing)[0]!r}")

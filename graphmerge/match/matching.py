@@ -51,11 +51,14 @@ def match(
     result.
 
     Raises UsageError for an unknown method or missing data, InputError where the state dicts do
-    not fit the traced model or hold NaN or infinity.
+    not fit the traced model or hold NaN or infinity, TraceError where a module has another graph.
     """
     if method not in ("weight", "activation"):
         raise UsageError(f"unknown matching method {method!r}; there are: weight, activation")
     start = time.perf_counter()
+    for model in (a, b):
+        if isinstance(model, nn.Module):
+            graph.require_same(model)
     states = [_parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
     if method == "weight":
         result = _match_weights(graph, states[0], states[1], seed, restarts, progress)

@@ -45,10 +45,14 @@ def merge(
 
     ``alignment`` moves every model after the first (one alignment for two models, else one for
     each of the others); None averages the models as they are. ``weights`` [model] default to
-    equal parts. Raises UsageError for an unknown method or a wrong number of alignments or weights.
+    equal parts. Raises UsageError for an unknown method or a wrong number of alignments or weights,
+    TraceError where a module has another graph.
     """
     if method not in METHODS:
         raise UsageError(f"unknown merge method {method!r}; there are: {', '.join(METHODS)}")
+    for model in models:
+        if isinstance(model, nn.Module):
+            graph.require_same(model)
     states = [state_of(m) for m in models]
     known = graph.names.keys() | set(graph.program.unused)
     strange = [n for s in states for n in s if n not in known]

@@ -12,11 +12,12 @@ import numpy as np
 from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where
-from graphmerge.errors import TraceError, UsageError
+from graphmerge.errors import TraceError, UsageError, refusal
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
 from graphmerge.trace import Program, export_program
+from graphmerge.trace.program import first_difference
 
 Place = tuple[str, int]
 
@@ -214,6 +215,27 @@ class ModelGraph:
         only = None if groups is None else [self.atom_of[g] for g in groups]
         inner = random_inner(self.structure, np.random.default_rng(seed), only)
         return replace(self.identity(), phi=self.structure.extend(inner))
+
+    def require_same(self, model: nn.Module) -> None:
+        """Raise TraceError, naming the first operator that differs, unless ``model`` has this graph.
+
+        Equal shapes are not enough: two networks that differ in an activation alone have the same
+        tensors, and their average means nothing.
+        """
+        if model is self.model:
+            return
+        args, kwargs = self.program.example
+        difference = first_difference(self.program, export_program(model, args, kwargs))
+        if difference:
+            raise TraceError(
+                refusal(
+                    f"{type(model).__name__} is not the network that was traced.",
+                    expected="the same operators in the same order",
+                    seen=difference,
+                    means="its tensors may fit, but they mean something else: there is nothing to average",
+                    fix="merge models that were built by the same code with the same options",
+                )
+            )
 
     def freeze(self, groups: Sequence[str]) -> ModelGraph:
         """The same graph with these groups kept in place."""

@@ -18,11 +18,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphmerge.errors import GateError, UsageError
+from graphmerge.errors import GateError, UsageError, listing, refusal
 from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+from graphmerge.trace.program import module_path
 
 TOLERANCE = 1e-9
 """Largest relative change of an output, in float64, under a symmetry."""
+
+UNSTEADY = 1e-3
+"""Largest relative difference between two runs on the same input at which a gate still means something."""
 
 _NOISE_FACTOR = 20.0
 _CONTROL_FACTOR = 10.0
@@ -75,10 +79,15 @@ class Verification:
 def verify(graph: ModelGraph, model: nn.Module, seed: int = 0) -> Verification:
     """Prove the groups of ``graph`` by running ``model``, on copies: the model itself is not touched.
 
-    Raises UsageError for a model without weights (on the meta device).
+    A model whose outputs differ from run to run is judged against that difference. Raises UsageError
+    for a model without weights (on the meta device), GateError where two runs differ so much that
+    nothing could be proved.
     """
     runner = _Runner(graph, model, seed)
-    noise = runner.noise()
+    unsteady = runner.error(runner.state)
+    if unsteady > UNSTEADY:
+        raise GateError(_unsteady(graph, unsteady))
+    noise = max(runner.noise(), unsteady)
     tolerance = max(TOLERANCE, _NOISE_FACTOR * noise)
     together = runner.error(graph.random_transform(seed).apply(runner.state))
     checks = []
@@ -93,6 +102,19 @@ def verify(graph: ModelGraph, model: nn.Module, seed: int = 0) -> Verification:
     passed = all(c.passed for c in checks) and together <= tolerance
     return Verification(
         passed, max(worst, together if checks else 0.0), tolerance, noise, runner.dtype, tuple(checks)
+    )
+
+
+def _unsteady(graph: ModelGraph, difference: float) -> str:
+    nodes = graph.program.graph.graph.nodes
+    random = [n for n in nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())]
+    return refusal(
+        "The model gives other outputs when it is run again on the same inputs.",
+        expected=f"outputs that differ by at most {UNSTEADY:.0e} of the largest",
+        seen=f"{difference:.1e}; operators that draw random numbers: "
+        + (listing(f"{n.target} in {module_path(n) or 'the model itself'}" for n in random) or "none"),
+        means="a changed output could come from a wrong symmetry or from chance: nothing can be proved",
+        fix="switch the randomness off in evaluation mode (dropout by nn.Dropout, noise by self.training)",
     )
 
 

@@ -101,7 +101,7 @@ def _refusal(model: nn.Module, error: Exception) -> TraceError:
 
 def _program(model: nn.Module, program: ExportedProgram, example: Any) -> Program:
     state = program.state_dict
-    aliases = _aliases(model)
+    aliases = ties(model.state_dict())
     tensors: dict[str, Tensor] = {}
     constants: dict[str, torch.Tensor] = {}
     inputs: dict[str, str] = {}
@@ -123,11 +123,10 @@ def _program(model: nn.Module, program: ExportedProgram, example: Any) -> Progra
     return Program(program.graph_module, live, constants, inputs, unused, example)
 
 
-def _aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """For each state dict name all names of the same storage (tied weights)."""
+def ties(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:
+    """For each name all names of the same memory; storages tell, on the meta device as well."""
     groups: dict[object, list[str]] = {}
-    for name, t in model.state_dict(keep_vars=True).items():
-        meta = t.device.type == "meta" or t.numel() == 0
-        key = id(t) if meta else (t.data_ptr(), t.storage_offset(), tuple(t.shape), t.stride(), t.dtype)
-        groups.setdefault(key, []).append(name)
+    for name, t in state.items():
+        view = (t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype)
+        groups.setdefault(view, []).append(name)
     return {n: tuple(names) for names in groups.values() for n in names}

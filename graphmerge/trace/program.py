@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -52,3 +53,35 @@ def shape_of(node: fx.Node) -> list[tuple[int, ...]]:
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else [value]
     return [tuple(int(n) for n in v.shape) for v in values if isinstance(v, torch.Tensor)]
+
+
+def first_difference(ours: Program, theirs: Program) -> str | None:
+    """Where two traces part: the first node that computes something else; None where they are alike."""
+    for (a, means), (b, other) in itertools.zip_longest(_nodes(ours), _nodes(theirs), fillvalue=(None, None)):
+        if means != other:
+            node = a or b
+            assert node is not None
+            place = module_path(node) or "the model itself"
+            return f"{_call(a)} in {place}, where the other has {_call(b)}"
+    return None
+
+
+def _nodes(program: Program) -> Iterator[tuple[fx.Node | None, object]]:
+    """Every node with what it computes, said without names that tracing makes up."""
+    number: dict[fx.Node, int] = {}
+    for node in program.graph.graph.nodes:
+        number[node] = len(number)
+        if node.op == "placeholder":
+            constant = program.constants.get(node.name)
+            values = None if constant is None else constant.tolist()
+            yield node, (program.tensors.get(node.name), values, shape_of(node))
+        else:
+            inputs = fx.map_arg((node.args, node.kwargs), lambda n: number[n])
+            yield node, (str(node.target), str(inputs), shape_of(node))
+
+
+def _call(node: fx.Node | None) -> str:
+    if node is None:
+        return "nothing"
+    shapes = shape_of(node)
+    return f"{node.target} of shape {', '.join(map(str, shapes))}" if shapes else str(node.target)

@@ -46,6 +46,7 @@ def batches(n=4, size=40):
     return [(torch.randn(size, 1, 4, 4), torch.randint(0, 3, (size,))) for _ in range(n)]
 """
 MODEL = ["--model", "tinynet:Net", "--input", "2x1x4x4"]
+MERGE = ["merge", "a.safetensors", "b.safetensors", *MODEL]
 
 Run = Callable[..., Result]
 
@@ -94,18 +95,7 @@ def test_verify_reports_every_group(run: Run) -> None:
 
 
 def test_merge_does_the_whole_path(run: Run, tmp_path: Path) -> None:
-    result = run(
-        "merge",
-        "a.safetensors",
-        "b.safetensors",
-        *MODEL,
-        "--data",
-        "tinynet:batches",
-        "--points",
-        3,
-        "--out",
-        "out",
-    )
+    result = run(*MERGE, "--data", "tinynet:batches", "--points", 3, "--out", "out")
     assert result.exit_code == 0, text(result)
     assert "kept:" in text(result)
     names = {"merged.safetensors", "merged.onnx", "report.json", "barrier.png"}
@@ -119,7 +109,7 @@ def test_merge_does_the_whole_path(run: Run, tmp_path: Path) -> None:
 
 
 def test_merge_needs_no_data_and_gives_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
-    words = ("merge", "a.safetensors", "b.safetensors", *MODEL, "--out", "out", "--quiet")
+    words = (*MERGE, "--out", "out", "--quiet")
     assert run(*words).exit_code == 0
     first = fingerprint(tmp_path / "out")
     assert {"merged.safetensors", "merged.onnx", "alignment.safetensors"} <= set(first)
@@ -132,7 +122,7 @@ def test_merge_needs_no_data_and_gives_the_same_bytes_again(run: Run, tmp_path: 
 
 
 def test_the_onnx_file_is_the_merged_model(run: Run, tmp_path: Path) -> None:
-    assert run("merge", "a.safetensors", "b.safetensors", *MODEL, "--out", "out", "--quiet").exit_code == 0
+    assert run(*MERGE, "--out", "out", "--quiet").exit_code == 0
     import tinynet
 
     model = tinynet.Net().eval()
@@ -253,22 +243,14 @@ def test_row_37_control_flow_on_data_exits_4_with_the_line(run: Run) -> None:
 
 def test_row_46_unicode_and_spaces_in_paths(run: Run, tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").rename(tmp_path / "größe zwei.safetensors")
-    words = (
-        "merge",
-        "a.safetensors",
-        "größe zwei.safetensors",
-        *MODEL,
-        "--quiet",
-        "--no-onnx",
-        "--out",
-        "aus gabe",
-    )
+    two = "größe zwei.safetensors"
+    words = ("merge", "a.safetensors", two, *MODEL, "--quiet", "--no-onnx", "--out", "aus gabe")
     assert run(*words).exit_code == 0
     assert (tmp_path / "aus gabe" / "merged.safetensors").exists()
 
 
 def test_row_48_the_output_may_not_hold_an_input(run: Run, tmp_path: Path) -> None:
-    result = run("merge", "a.safetensors", "b.safetensors", *MODEL, "--out", tmp_path, "--force")
+    result = run(*MERGE, "--out", tmp_path, "--force")
     assert result.exit_code == 2
     assert (tmp_path / "a.safetensors").exists()
 
@@ -291,8 +273,8 @@ def test_interruption_exits_130_and_leaves_the_output(
         (("inspect", "--model", "tinynet:Net", "--input", "2xmany"), "SHAPE"),
         (("inspect", "--model", "tinynet:Net(width=oops)", "--input", "2x1x4x4"), "width"),
         (("inspect", *MODEL, "--device", "tpu"), "auto, cpu, cuda"),
-        (("merge", "a.safetensors", "b.safetensors", *MODEL, "--out", "o", "--method", "magic"), "auto, weight, activation"),
-        (("merge", "a.safetensors", "b.safetensors", *MODEL, "--out", "o", "--method", "activation"), "--data"),
+        ((*MERGE, "--out", "o", "--method", "magic"), "auto, weight, activation"),
+        ((*MERGE, "--out", "o", "--method", "activation"), "--data"),
     ],
 )  # fmt: skip
 def test_a_wrong_call_exits_2_and_says_what_to_write(words: tuple[str, ...], fragment: str, run: Run) -> None:

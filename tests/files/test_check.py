@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from graphmerge.errors import InputError
-from graphmerge.export import check_against_model, check_finite
+from graphmerge.files import check_against_model, check_finite
 
 State = dict[str, Tensor]
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from graphmerge.errors import InputError
-from graphmerge.export.message import amount, listing, refusal
+from graphmerge.errors import InputError, amount, listing, refusal
 
 DAMAGE = (
     RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,

@@ -13,11 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphmerge.errors import InputError, SystemFault
-from graphmerge.export.header import METADATA, read_header, sort_metadata
-from graphmerge.export.message import listing, refusal
-from graphmerge.export.pickled import read_pickled
-from graphmerge.export.staging import publish_file, refuse_unless_file, staging, system_faults
+from graphmerge.errors import InputError, SystemFault, listing, refusal
+from graphmerge.files.header import METADATA, SEAL, UNSEALED, read_header, require_seal, seal
+from graphmerge.files.pickled import read_pickled
+from graphmerge.files.staging import publish_file, refuse_unless_file, staging, system_faults
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the state dict, the first that fits is taken."""
@@ -55,7 +54,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Raises
     ------
     InputError
-        The file is missing, damaged, of another kind, carries code, or holds no state dict.
+        The file is missing, damaged, of another kind, carries code, or holds no state dict; or its
+        bytes are not those that ``save_checkpoint`` sealed.
     SystemFault
         The file cannot be opened or read.
     """
@@ -70,11 +70,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     raise _unknown_kind(path, start)
 
 
-def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a state dict as safetensors: whole or not at all, and the same bytes for the same input.
 
     Tensors that share memory are stored once under every name, since the format has no ties. The
-    metadata is kept as one entry of sorted JSON, beside the ``format`` entry that readers expect.
+    metadata, values of JSON, is kept as one entry of sorted JSON, beside the ``format`` entry that
+    readers expect and the SHA-256 of the tensors' bytes, by which ``load_checkpoint`` finds damage.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Map
     target = Path(path)
     refuse_unless_file(target)
     needed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    entries = {"format": "pt", OWN_KEY: json.dumps(dict(metadata), sort_keys=True)}
+    entries = {"format": "pt", OWN_KEY: json.dumps(dict(metadata), sort_keys=True), SEAL: UNSEALED}
     with staging(target, needed) as part:
         staged = part / target.name
         with system_faults("write", target):
@@ -97,7 +98,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], metadata: Map
         publish_file(staged, target)
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
+def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata that ``save_checkpoint`` stored in a safetensors file; empty for other writers'.
 
     Raises InputError where the header is not sound.
@@ -150,7 +151,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    read_header(path)
+    require_seal(path)
     try:
         return _state_in(OrderedDict(load_file(path)), path)
     except SafetensorError as error:
@@ -210,7 +211,7 @@ def _write(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> 
                 fix="check free space and permissions",
             )
         ) from error
-    sort_metadata(path)
+    seal(path)
 
 
 def _foreign(start: bytes) -> tuple[str, str] | None:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from graphmerge.errors import UsageError
-from graphmerge.export.message import refusal
-from graphmerge.export.staging import publish_folder, staging
+from graphmerge.errors import UsageError, refusal
+from graphmerge.files.staging import publish_folder, staging
 
 
 @contextmanager

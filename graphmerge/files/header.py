@@ -6,18 +6,21 @@ and to refuse what JSON readers let pass (a name given twice). No tensor data is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from graphmerge.errors import InputError
-from graphmerge.export.message import refusal
+from graphmerge.errors import InputError, refusal
 
 PREFIX_BYTES = 8
 LIMIT_BYTES = 100_000_000
 METADATA = "__metadata__"
+SEAL = "sha256"
+"""The metadata entry that holds the hash of the tensors, in files that graphmerge wrote."""
+UNSEALED = "0" * 64
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -43,14 +46,36 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def sort_metadata(path: Path) -> None:
-    """Rewrite the header with its metadata in name order: the library's order changes by run."""
+def seal(path: Path) -> None:
+    """Write the hash of the tensors into a header that has room for it (``UNSEALED``).
+
+    The metadata comes out in name order: the library's order changes by run.
+    """
     header = read_header(path)
-    ordered = header | {METADATA: dict(sorted(header[METADATA].items()))}
+    ordered = header | {METADATA: dict(sorted(header[METADATA].items())) | {SEAL: _hash(path)}}
     text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
     with path.open("r+b") as file:
         length = struct.unpack("<Q", file.read(PREFIX_BYTES))[0]
         file.write(text.ljust(length))
+
+
+def require_seal(path: Path) -> None:
+    """Refuse a file whose tensors are not those that were sealed; files without a seal pass.
+
+    Raises InputError for that, and for an unsound header.
+    """
+    metadata = read_header(path).get(METADATA)
+    wanted = metadata.get(SEAL) if isinstance(metadata, dict) else None
+    seen = _hash(path) if wanted else None
+    if seen != wanted:
+        raise _unsound(path, f"tensors with SHA-256 {wanted}", f"{seen}: some bytes have changed since")
+
+
+def _hash(path: Path) -> str:
+    """The SHA-256 of the tensors' bytes."""
+    with path.open("rb") as file:
+        file.seek(struct.unpack("<Q", file.read(PREFIX_BYTES))[0], 1)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:

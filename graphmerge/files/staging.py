@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from graphmerge.errors import SystemFault, UsageError
-from graphmerge.export.message import amount, refusal
+from graphmerge.errors import SystemFault, UsageError, amount, refusal
 
 LOCK_SUFFIX = ".graphmerge-lock"
 PART_SUFFIX = ".graphmerge-part"

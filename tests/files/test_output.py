@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from graphmerge.errors import GraphMergeError, SystemFault, UsageError
-from graphmerge.export import staged_output
+from graphmerge.files import staged_output
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_live_staging_of_another_output_is_let_be(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from graphmerge.export.output import staged_output
+from graphmerge.files.output import staged_output
 with staged_output(sys.argv[1], force=True) as folder:
     (folder / "weights").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

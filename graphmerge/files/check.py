@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from graphmerge.errors import InputError
-from graphmerge.export.message import listing, refusal
+from graphmerge.errors import InputError, listing, refusal
+from graphmerge.trace.export import ties
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def check_against_model(
         names that the model ties hold different values.
     """
     _check_plain(state, path)
-    twins = _ties(reference)
+    twins = ties(reference)
     filled = {name: state[found] for name in reference if (found := _source(name, twins, state))}
     _check_names(state, filled, twins, path)
     _check_shapes(filled, reference, path)
@@ -86,16 +86,7 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(wide).all())
 
 
-def _ties(reference: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """For each name, all names of the same memory; storages tell, on the meta device as well."""
-    groups: dict[object, list[str]] = {}
-    for name, t in reference.items():
-        view = (t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype)
-        groups.setdefault(view, []).append(name)
-    return {name: names for names in groups.values() for name in names}
-
-
-def _source(name: str, twins: Mapping[str, list[str]], state: Mapping[str, Tensor]) -> str | None:
+def _source(name: str, twins: Mapping[str, tuple[str, ...]], state: Mapping[str, Tensor]) -> str | None:
     """The name in the file that gives ``name`` its value: its own, else a tied twin's."""
     return next((n for n in (name, *twins[name]) if n in state), None)
 
@@ -117,7 +108,7 @@ def _check_plain(state: Mapping[str, Tensor], path: str | Path) -> None:
 def _check_names(
     state: Collection[str],
     filled: Collection[str],
-    twins: Mapping[str, list[str]],
+    twins: Mapping[str, tuple[str, ...]],
     path: str | Path,
 ) -> None:
     missing = [name for name in twins if name not in filled]
@@ -137,7 +128,7 @@ def _check_names(
     )
 
 
-def _renaming(state: Collection[str], twins: Mapping[str, list[str]]) -> str | None:
+def _renaming(state: Collection[str], twins: Mapping[str, tuple[str, ...]]) -> str | None:
     """The prefix which, taken off or put on, gives all of the model's names or a tied twin of each."""
     for prefix in _prefixes(state, twins):
         if all(any(prefix + twin in state for twin in names) for names in twins.values()):
@@ -200,7 +191,7 @@ def _check_dtypes(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], 
         )
 
 
-def _check_ties(state: Mapping[str, Tensor], twins: Mapping[str, list[str]], path: str | Path) -> None:
+def _check_ties(state: Mapping[str, Tensor], twins: Mapping[str, tuple[str, ...]], path: str | Path) -> None:
     for name, names in twins.items():
         first = state[names[0]]
         if not torch.equal(first.to(state[name].dtype), state[name]):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from graphmerge.errors import InputError, SystemFault, UsageError
-from graphmerge.export import checkpoint as checkpoint_module
-from graphmerge.export import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
+from graphmerge.files import checkpoint as checkpoint_module
+from graphmerge.files import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
 
 F32 = {"dtype": "F32", "shape": [2]}
 
@@ -228,7 +228,7 @@ def test_link_to_a_checkpoint_is_followed(tmp_path: Path) -> None:
 
 def test_same_input_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
     script = (
-        "import sys, torch; from graphmerge.export.checkpoint import save_checkpoint;"
+        "import sys, torch; from graphmerge.files.checkpoint import save_checkpoint;"
         "s = {'b.weight': torch.arange(6.0).view(2, 3), 'a.bias': torch.ones(3), 'n': torch.tensor(4)};"
         "save_checkpoint(sys.argv[1], s, {'z': '1', 'a': '2'})"
     )

@@ -1,0 +1,17 @@
+"""Files in and out: checkpoints that are checked before use, outputs that are written as a whole."""
+
+from graphmerge.files.check import CheckedState, check_against_model, check_finite
+from graphmerge.files.checkpoint import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
+from graphmerge.files.output import staged_output
+
+__all__ = [
+    "CheckedState",
+    "check_against_model",
+    "check_finite",
+    "load_checkpoint",
+    "read_metadata",
+    "same_bytes",
+    "save_checkpoint",
+    "sha256",
+    "staged_output",
+]
