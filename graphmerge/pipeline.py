@@ -17,21 +17,26 @@ from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate
-from graphmerge.match import Alignment, match
+from graphmerge.match import Alignment, Progress, match
 from graphmerge.merge import average
-from graphmerge.repair import available, repair, reset_batchnorm
+from graphmerge.repair import available, repair_with_report, reset_batchnorm
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
 
 State = Mapping[str, torch.Tensor]
 Batches = Sequence[tuple[Any, Any]]
 Repair = Callable[[State, Sequence[float]], State]
+Say = Callable[[str], None]
 
 HELD_OUT = 0.25
 """Part of the data that is held out to choose by."""
 
 MARGIN = 0.05
 """A further step (another matching, a repair) is kept where it lowers the loss by this part at least."""
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,14 @@ def merge_models(
     seed: int = 0,
     restarts: int = 3,
     strict: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
+    progress: Progress | None = None,
 ) -> MergeResult:
     """Merge state dicts ``a`` and ``b`` of ``model`` in the frame of a, and repair the result.
 
     ``args`` and ``kwargs`` are example inputs for tracing. ``data`` are batches to match and repair
-    with, a quarter of them held out to choose by; ``test`` are batches to report on.
+    with, a quarter of them held out to choose by; ``test`` are batches to report on. ``say`` is told of
+    every stage, ``progress`` of every step of matching.
     Activation matching and repair need data and are left out without. Raises what the stages raise,
     GateError where a symmetry fails verification.
     """
@@ -98,13 +105,17 @@ def merge_models(
     say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
     verification = verify(graph, model, seed).require()
     say(f"all groups hold (largest relative change {verification.max_error:.1e})")
-    data, held_out = _split(data)
+    if all(torch.equal(t, b[n]) for n, t in a.items()):
+        say("the two models are identical: the merge gives them back")
+    data, held_out = split(data)
     test = test or held_out
     alignments: dict[str, Alignment] = {}
     for method in methods if data else [m for m in methods if m == "weight"]:
         say(f"matching by {method}")
-        alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts)
+        alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts, progress=progress)
         say(f"objective {alignments[method].start:.4g} -> {alignments[method].objective:.4g}")
+        if ties := alignments[method].notes.get("ambiguous"):
+            say(f"units with a twin, of which either could have been chosen: {ties}")
     candidates = _candidates(graph, (a, b), alignments, weights, data, held_out, test, say)
     kept = _choose(candidates)
     endpoints = tuple(evaluate(model, s, test) for s in (a, b)) if test else ()
@@ -112,14 +123,23 @@ def merge_models(
     return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
 
 
-def repairs(graph: ModelGraph, endpoints: Sequence[State], data: Batches) -> dict[str, Repair]:
+def repairs(
+    graph: ModelGraph, endpoints: Sequence[State], data: Batches, say: Say = silent
+) -> dict[str, Repair]:
     """The repairs that apply to this network, as functions of (merged state, weights)."""
     table: dict[str, Repair] = {}
     applies = available(graph)
     if "bn-reset" in applies:
         table["bn-reset"] = lambda state, _: reset_batchnorm(graph.model, state, data)
     if "repair" in applies:
-        table["repair"] = lambda state, weights: repair(graph, state, endpoints, data, weights)
+
+        def renormalise(state: State, weights: Sequence[float]) -> State:
+            repaired, report = repair_with_report(graph, state, endpoints, data, weights)
+            if report.dead_units:
+                say(f"repair left alone units that never vary: {dict(report.dead_units)}")
+            return repaired
+
+        table["repair"] = renormalise
     return table
 
 
@@ -136,7 +156,7 @@ def _choose(candidates: Sequence[Candidate]) -> Candidate:
     return kept
 
 
-def _split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
+def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
     """Data to work with and data to choose by, never the same."""
     if data is None:
         return None, None
@@ -156,7 +176,7 @@ def _candidates(
     data: Batches | None,
     held_out: Batches | None,
     test: Batches | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> list[Candidate]:
     """Every combination of matching and repair, measured."""
     found = []
@@ -165,7 +185,7 @@ def _candidates(
         merged = average([ends[0], moved], weights)
         ways: dict[str, Repair] = {"none": lambda state, _: state}
         if data:
-            ways |= repairs(graph, [ends[0], moved], data)
+            ways |= repairs(graph, [ends[0], moved], data, say)
         for name, way in ways.items():
             state = way(merged, weights)
             chosen_by = evaluate(graph.model, state, held_out) if held_out else None

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
-from torch import nn
 
-from graphmerge.cli import options
+from graphmerge.cli import options, report
 from graphmerge.cli.commands import load_weights, prepare
-from graphmerge.cli.console import Talk, exit_codes, out, table
-from graphmerge.cli.spec import load_data
+from graphmerge.cli.console import Talk, exit_codes, table
+from graphmerge.cli.spec import load_data, parse_dtype
 from graphmerge.errors import InputError, UsageError
-from graphmerge.evaluate import BarrierCurve, Score, barrier, save_barrier_plot
-from graphmerge.export import export_onnx
-from graphmerge.files import same_bytes, save_checkpoint, sha256, staged_output
+from graphmerge.files import same_bytes, staged_output
 from graphmerge.match import match as match_models
-from graphmerge.pipeline import MergeResult, merge_models, repairs
+from graphmerge.pipeline import merge_models
 from graphmerge.symmetry import trace
 from graphmerge.symmetry.verify import verify as verify_graph
 
@@ -58,7 +51,7 @@ def match(
         if Path(target).exists() and not force:
             raise UsageError(f"{target} exists; pass --force to replace it")
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        states = [load_weights(module, path, talk) for path in (a, b)]
+        states = [load_weights(module, path, talk).state for path in (a, b)]
         graph = trace(module, args, kwargs)
         verify_graph(graph, module, seed).require()
         found = match_models(
@@ -85,7 +78,11 @@ def merge(
     test: options.Test = None,
     points: Annotated[
         int, typer.Option("--points", min=0, help="Points of the barrier curves (0: none).")
-    ] = 11,
+    ] = 25,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="Of merged.safetensors, e.g. float16; else that of A."),
+    ] = None,
     onnx: Annotated[bool, typer.Option(help="Also write merged.onnx.")] = True,
     restarts: options.Restarts = 3,
     allow_duplicate: Annotated[
@@ -102,122 +99,35 @@ def merge(
     """Merge two checkpoints: check, trace, verify, match, merge, repair, evaluate, export."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        methods = {
-            "auto": ("weight", "activation"),
-            "weight": ("weight",),
-            "activation": ("activation",),
-        }.get(method)
-        if methods is None:
-            raise UsageError(f"unknown --method {method!r}; there are: auto, weight, activation")
-        if method == "activation" and not data:
-            raise UsageError("--method activation needs --data")
+        methods, wanted = _methods(method, data), parse_dtype(dtype) if dtype else None
         _refuse_same(a, b, allow_duplicate)
-        with staged_output(
-            target, force, inputs=[a, b], needed_bytes=4 * Path(a).stat().st_size if Path(a).exists() else 0
-        ) as folder:
+        size = Path(a).stat().st_size if Path(a).exists() else 0
+        with staged_output(target, force, inputs=[a, b], needed_bytes=4 * size) as folder:
             module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-            states = [load_weights(module, path, talk) for path in (a, b)]
-            batches = load_data(data) if data else None
-            tests = load_data(test) if test else None
+            first, second = (load_weights(module, path, talk) for path in (a, b))
+            batches, tests = (load_data(d) if d else None for d in (data, test))
             result = merge_models(
-                module, states[0], states[1], args, kwargs, data=batches, test=tests, methods=methods,
+                module, first.state, second.state, args, kwargs, data=batches, test=tests, methods=methods,
                 weights=(1 - weight, weight), seed=seed, restarts=restarts, strict=strict, say=talk.say,
+                progress=talk.ticker("matching"),
             )  # fmt: skip
-            recipe = _recipe(a, b, model, inputs, seed, result)
-            report = recipe | {"rows": [{"name": n, **_score(s)} for n, s in rows_of(result)]}
-            curves = _curves(result, states, batches, tests, points, talk)
-            if curves:
-                save_barrier_plot(
-                    curves, result.ensemble, folder / "barrier.png", "Loss along the path from A to B"
-                )
-                report["barrier"] = {n: c.to_json() for n, c in curves.items()}
-            _write(folder, result, module, args, kwargs, recipe, report, onnx, talk)
-        talk.result(report, lambda: _show(result, target))
+            made_by = report.recipe((a, b), model, inputs, seed, result)
+            drawn = report.curves(result, (first.state, second.state), batches, tests, points, talk)
+            found = made_by | {"rows": report.scores(result)}
+            found |= {"barrier": {n: c.to_json() for n, c in drawn.items()}} if drawn else {}
+            if onnx:
+                talk.say("writing merged.onnx and comparing it with torch")
+                found["onnx"] = report.write_onnx(folder, result, module, args, kwargs, made_by)
+            dtypes = {n: wanted if wanted and d.is_floating_point else d for n, d in first.stored.items()}
+            report.write(folder, result, dtypes, made_by, found, drawn)
+        talk.result(found, lambda: report.show(result, target))
 
 
-def _recipe(a: str, b: str, model: str, inputs: list[str], seed: int, result: MergeResult) -> dict[str, Any]:
-    """What made the result, with the hashes of its inputs; the same for the same inputs."""
-    return {
-        "graphmerge": version("graphmerge"),
-        "torch": torch.__version__,
-        "model": model,
-        "inputs": [{"path": Path(p).name, "sha256": sha256(p)} for p in (a, b)],
-        "example": inputs,
-        "seed": seed,
-        "weights": result.weights,
-        "matching": result.kept.matching,
-        "repair": result.kept.repair,
-        "groups": len(result.graph.groups),
-        "invariance error": result.verification.max_error,
-    }
-
-
-def _score(score: Score | None) -> dict[str, Any]:
-    return {"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples} if score else {}
-
-
-def rows_of(result: MergeResult) -> list[tuple[str, Score | None]]:
-    """Endpoints, every candidate, and the ensemble, for the table."""
-    ends = [(f"model {n}", s) for n, s in zip("ab", result.endpoints, strict=False)]
-    top = [("ensemble of a and b", result.ensemble)] if result.ensemble else []
-    return [*ends, *((c.name, c.score) for c in result.candidates), *top]
-
-
-def _curves(
-    result: MergeResult, states: list[Any], data: Any, test: Any, points: int, talk: Talk
-) -> dict[str, BarrierCurve]:
-    """Barrier curves: naive, aligned, and aligned with the repair that was kept."""
-    if not test and data:
-        data, test = data[: -max(1, len(data) // 4)], data[-max(1, len(data) // 4) :]
-    if not points or not test:
-        return {}
-    talk.say(f"barrier curves at {points} points")
-    best = result.alignment or next(iter(result.alignments.values()))
-    moved = best.apply(states[1])
-    curves = {"naive": barrier(result.graph, states[0], states[1], test, points)}
-    curves["aligned"] = barrier(result.graph, states[0], moved, test, points)
-    way = repairs(result.graph, [states[0], moved], data).get(result.kept.repair) if data else None
-    if way:
-        curves[f"aligned + {result.kept.repair}"] = barrier(
-            result.graph, states[0], moved, test, points, lambda state, at: way(state, (1 - at, at))
-        )
-    return curves
-
-
-def _write(
-    folder: Path, result: MergeResult, module: nn.Module, args: Any, kwargs: Any,
-    recipe: Mapping[str, Any], report: dict[str, Any], onnx: bool, talk: Talk,
-) -> None:  # fmt: skip
-    metadata = {"recipe": json.dumps(recipe, sort_keys=True)}
-    save_checkpoint(folder / "merged.safetensors", result.kept.state, metadata)
-    if result.alignment:
-        result.alignment.save(folder / "alignment.safetensors")
-    if onnx:
-        talk.say("writing merged.onnx and comparing it with torch")
-        module.load_state_dict(dict(result.kept.state))
-        written = export_onnx(
-            module.cpu(), folder / "merged.onnx", _cpu(args), _cpu(kwargs), metadata=metadata
-        )
-        report["onnx"] = {
-            "opset": written.opset,
-            "max_error": dict(written.max_error),
-            "dynamic": written.dynamic,
-        }
-    (folder / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
-
-
-def _cpu(x: Any) -> Any:
-    return torch.utils._pytree.tree_map(lambda t: t.cpu() if isinstance(t, torch.Tensor) else t, x)
-
-
-def _show(result: MergeResult, target: str) -> None:
-    rows = [
-        (
-            name + (" (kept)" if name == result.kept.name else ""),
-            f"{s.loss:.4f}" if s else "",
-            f"{100 * s.accuracy:.2f} %" if s else "",
-        )
-        for name, s in rows_of(result)
-    ]
-    table("Held-out data", ("", "loss (nats)", "accuracy"), rows)
-    out.print(f"kept: {result.kept.name}; written to {target}", markup=False)
+def _methods(method: str, data: str | None) -> tuple[str, ...]:
+    """The ways of matching to try."""
+    known = {"auto": ("weight", "activation"), "weight": ("weight",), "activation": ("activation",)}
+    if method not in known:
+        raise UsageError(f"unknown --method {method!r}; there are: {', '.join(known)}")
+    if method == "activation" and not data:
+        raise UsageError("--method activation needs --data")
+    return known[method]

@@ -58,13 +58,20 @@ def build_model(spec: str, device: torch.device) -> nn.Module:
     return model.to(device)
 
 
+def parse_dtype(name: str) -> torch.dtype:
+    """``float16``, ``int64`` and the like."""
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise UsageError(f"{name!r} is no dtype of torch; expected such as float32, float16, bfloat16, int64")
+    return dtype
+
+
 def parse_input(text: str) -> tuple[str | None, tuple[int, ...], torch.dtype]:
     """``1x3x32x32``, ``ids=2x7:int64``: name, shape and dtype of one example input."""
     found = re.fullmatch(r"(?:(\w+)=)?(\d+(?:x\d+)*)(?::(\w+))?", text.strip())
-    dtype = getattr(torch, (found and found[3]) or "float32", None)
-    if not found or not isinstance(dtype, torch.dtype):
+    if not found:
         raise UsageError(f"input {text!r}: expected [name=]SHAPE[:dtype], such as 1x3x32x32 or ids=2x7:int64")
-    return found[1], tuple(int(n) for n in found[2].split("x")), dtype
+    return found[1], tuple(int(n) for n in found[2].split("x")), parse_dtype(found[3] or "float32")
 
 
 def example_inputs(

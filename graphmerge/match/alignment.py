@@ -13,6 +13,9 @@ from graphmerge.errors import InputError
 from graphmerge.files import load_checkpoint, read_metadata, save_checkpoint
 from graphmerge.symmetry import ModelGraph, Transform
 
+START = -1
+"""The sweep of the step that places all groups before the first sweep."""
+
 
 @dataclass(frozen=True)
 class Step:

@@ -26,6 +26,10 @@ RISE = 1e-8
 """Smallest relative rise of the objective that counts, above the rounding of float32 sums."""
 
 
+TIE = 1e-6
+"""Relative change of the objective at which two units count as exchangeable."""
+
+
 class Similarity(Protocol):
     """What a step needs to know of the two models."""
 
@@ -89,6 +93,21 @@ def _total(similarity: Callable[[Site], torch.Tensor], sites: Sequence[Site]) ->
     for site in sites[1:]:
         total += similarity(site)
     return total
+
+
+def ambiguous(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, int]:
+    """For each group how many units could change places with another at no loss (dead, or duplicates)."""
+    found = {}
+    for group, plan in plans.items():
+        total = _total(similarity.within, plan.sites)
+        own = total.diagonal(dim1=-2, dim2=-1)
+        loss = own[..., :, None] + own[..., None, :] - total - total.mT
+        scale = own.abs()[..., :, None] + own.abs()[..., None, :]
+        twins = loss.abs() <= TIE * scale
+        twins.diagonal(dim1=-2, dim2=-1).fill_(False)
+        if count := int(twins.any(-1).sum()):
+            found[group] = count
+    return found
 
 
 def _places(columns: torch.Tensor) -> IntArray:

@@ -18,7 +18,7 @@ from graphmerge.match.activations import (
     same_frame,
 )
 from graphmerge.match.alignment import Alignment, Step
-from graphmerge.match.descent import descend
+from graphmerge.match.descent import ambiguous, descend
 from graphmerge.match.layout import Plan, plan
 from graphmerge.match.start import place
 from graphmerge.match.weights import WeightSimilarity
@@ -56,10 +56,10 @@ def match(
     if method not in ("weight", "activation"):
         raise UsageError(f"unknown matching method {method!r}; there are: weight, activation")
     start = time.perf_counter()
+    states = [_parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
     for model in (a, b):
         if isinstance(model, nn.Module):
             graph.require_same(model)
-    states = [_parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
     if method == "weight":
         result = _match_weights(graph, states[0], states[1], seed, restarts, progress)
     else:
@@ -107,9 +107,11 @@ def _match_weights(
     for k in range(max(restarts, 1)):
         similarity = WeightSimilarity(a, b, graph.identity())
         start = similarity.objective
-        if k == 0:
-            place(similarity, work)
+        placed = place(similarity, work) if k == 0 else None
+        if placed and placed.objective <= start:
+            similarity, placed = WeightSimilarity(a, b, graph.identity()), None
         steps, converged = descend(similarity, work, seed + 1000003 * k, progress=progress)
+        steps = [placed, *steps] if placed else steps
         similarity.objective = similarity.measure()  # without the rounding of a sum of gains
         reached.append(similarity.objective)
         if best is None or similarity.objective > best[0]:
@@ -120,7 +122,8 @@ def _match_weights(
     objective, similarity, steps, converged = best
     return {
         "transform": similarity.transform, "objective": objective, "start": start, "history": tuple(steps),
-        "converged": converged, "restarts": tuple(reached), "notes": {"bound": bound},
+        "converged": converged, "restarts": tuple(reached),
+        "notes": {"bound": bound, "ambiguous": ambiguous(similarity, work)},
     }  # fmt: skip
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 from graphmerge.axes.units import IntArray
+from graphmerge.match.alignment import START, Step
 from graphmerge.match.assign import assign
 from graphmerge.match.layout import Plan, Site
 from graphmerge.match.weights import WeightSimilarity, rows
 from graphmerge.symmetry.structure import Structure
 
 
-def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> None:
+def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> Step:
     """Move every group of ``plans`` to where the bound says; what contains others goes before them."""
     structure = similarity.transform.structure
     placed = set(structure.atoms) - {p.atom for p in plans.values()}
@@ -38,6 +39,7 @@ def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> None:
         delta = structure.extend({p.atom: assign(total).argsort(-1).cpu().numpy()})
         similarity.put(delta, {s.name for s in p.sites})
         placed.add(p.atom)
+    return Step(START, "all groups", sum(similarity.transform.moved_units().values()), similarity.objective)
 
 
 def _above(structure: Structure, atom: int) -> set[int]:

@@ -237,6 +237,23 @@ def test_same_input_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
     assert same_bytes(tmp_path / "one", tmp_path / "other")
 
 
+def test_row_6_a_flipped_bit_in_a_file_of_ours_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, state(), {"recipe": {"seed": 3}})
+    assert read_metadata(path) == {"recipe": {"seed": 3}}
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="SHA-256") as caught:
+        load_checkpoint(path)
+    assert caught.value.exit_code == 3
+
+
+def test_a_file_without_a_seal_passes(tmp_path: Path) -> None:
+    safetensors.torch.save_file(state(), tmp_path / "m.safetensors", {"format": "pt"})
+    assert load_checkpoint(tmp_path / "m.safetensors").keys() == state().keys()
+
+
 def test_tied_and_strided_tensors_are_stored_under_every_name(tmp_path: Path) -> None:
     table = torch.arange(12.0).view(3, 4)
     given = {"embed": table, "head": table, "turned": table.t(), "row": table[1]}

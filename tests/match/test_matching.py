@@ -12,6 +12,7 @@ from torch import nn
 
 import graphmerge as gm
 from graphmerge.errors import InputError, UsageError
+from models_zoo.architectures import ARCHITECTURES
 
 
 def mlp(*sizes: int, seed: int = 0) -> nn.Sequential:
@@ -200,3 +201,31 @@ def test_the_zoo_pair_merges_where_averaging_does_not() -> None:
     merged = gm.evaluate(a, gm.merge(graph, [a, b], alignment=alignment), test).accuracy
     assert merged > min(ends) - 0.015
     assert naive < merged - 0.1
+
+
+def test_row_30_units_with_a_twin_are_counted_and_ties_move_nothing() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].weight[2] = model[0].weight[5]  # type: ignore[union-attr]
+        model[0].bias[2] = model[0].bias[5]  # type: ignore[union-attr]
+        model[2].weight[:, 2] = model[2].weight[:, 5]  # type: ignore[union-attr]
+    graph = gm.trace(model, (torch.randn(2, 4),))
+    alignment = gm.match(graph, model, model.state_dict())
+    assert alignment.notes["ambiguous"] == {"0": 2}
+    assert alignment.transform.is_identity
+    zeros = {n: torch.zeros_like(t) for n, t in model.state_dict().items()}
+    dead = gm.match(graph, model, zeros)
+    assert dead.notes["ambiguous"] == {"0": 8}
+    assert dead.transform.is_identity
+
+
+def test_recurrent_units_are_found_from_wherever_they_are() -> None:
+    """The identity is a local optimum for most of these; the Gilmore-Lawler start is not."""
+    torch.manual_seed(0)
+    for seed in range(8):
+        model = ARCHITECTURES["rnn"].build()
+        graph = gm.trace(model, *ARCHITECTURES["rnn"].inputs())
+        planted = graph.random_transform(seed)
+        found = gm.match(graph, model, planted.inverse().apply(model.state_dict()), restarts=1)
+        assert found.transform == planted

@@ -1,0 +1,125 @@
+"""What a merge leaves behind: its files, its report, its curves, its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from graphmerge.cli.console import Talk, out, table
+from graphmerge.evaluate import BarrierCurve, Score, barrier, save_barrier_plot
+from graphmerge.export import export_onnx
+from graphmerge.files import save_checkpoint, sha256
+from graphmerge.pipeline import Batches, MergeResult, State, repairs, split
+
+
+def recipe(
+    paths: Sequence[str], model: str, inputs: Sequence[str], seed: int, result: MergeResult
+) -> dict[str, Any]:
+    """What made the result, with the hashes of its inputs; the same for the same inputs."""
+    return {
+        "graphmerge": version("graphmerge"),
+        "torch": torch.__version__,
+        "model": model,
+        "inputs": [{"path": Path(p).name, "sha256": sha256(p)} for p in paths],
+        "example": list(inputs),
+        "seed": seed,
+        "weights": result.weights,
+        "matching": result.kept.matching,
+        "repair": result.kept.repair,
+        "groups": len(result.graph.groups),
+        "invariance error": result.verification.max_error,
+    }
+
+
+def rows(result: MergeResult) -> list[tuple[str, Score | None]]:
+    """Endpoints, every candidate, and the ensemble, for the table."""
+    ends = [(f"model {n}", s) for n, s in zip("ab", result.endpoints, strict=False)]
+    top = [("ensemble of a and b", result.ensemble)] if result.ensemble else []
+    return [*ends, *((c.name, c.score) for c in result.candidates), *top]
+
+
+def scores(result: MergeResult) -> list[dict[str, Any]]:
+    """The same rows as plain data."""
+    return [
+        {"name": n, "loss": s.loss, "accuracy": s.accuracy, "samples": s.samples} if s else {"name": n}
+        for n, s in rows(result)
+    ]
+
+
+def curves(
+    result: MergeResult,
+    states: Sequence[State],
+    data: Batches | None,
+    test: Batches | None,
+    points: int,
+    talk: Talk,
+) -> dict[str, BarrierCurve]:
+    """Barrier curves: naive, aligned, and aligned with the repair that was kept; none without data."""
+    data, held_out = split(data)
+    test = test or held_out
+    if not points or not test:
+        return {}
+    graph, (first, second) = result.graph, states
+    best = result.alignment or next(iter(result.alignments.values()))
+    moved = best.apply(second)
+    talk.say(f"barrier curves at {points} points: naive")
+    found = {"naive": barrier(graph, first, second, test, points)}
+    talk.say("barrier curves: aligned")
+    found["aligned"] = barrier(graph, first, moved, test, points)
+    way = repairs(graph, [first, moved], data).get(result.kept.repair) if data else None
+    if way:
+        name = f"aligned + {result.kept.repair}"
+        talk.say(f"barrier curves: {name}")
+        found[name] = barrier(graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)))
+    return found
+
+
+def write(
+    folder: Path, result: MergeResult, dtypes: Mapping[str, torch.dtype], made_by: Mapping[str, Any],
+    report: Mapping[str, Any], drawn: Mapping[str, BarrierCurve],
+) -> None:  # fmt: skip
+    """The checkpoint in ``dtypes``, the alignment, the plot and the report."""
+    state = {n: t.to(dtypes[n]) for n, t in result.kept.state.items()}
+    save_checkpoint(folder / "merged.safetensors", state, {"recipe": made_by})
+    if result.alignment:
+        result.alignment.save(folder / "alignment.safetensors")
+    if drawn:
+        title = "Loss along the path from A to B"
+        save_barrier_plot(drawn, result.ensemble, folder / "barrier.png", title)
+    (folder / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def write_onnx(
+    folder: Path, result: MergeResult, module: nn.Module, args: Any, kwargs: Any, made_by: Mapping[str, Any]
+) -> dict[str, Any]:
+    """merged.onnx, compared with torch; what to report of it."""
+    module.load_state_dict(dict(result.kept.state))
+    args, kwargs = pytree.tree_map(lambda t: t.cpu() if isinstance(t, torch.Tensor) else t, (args, kwargs))
+    metadata = {"recipe": json.dumps(made_by, sort_keys=True)}
+    written = export_onnx(module.cpu(), folder / "merged.onnx", args, kwargs, metadata=metadata)
+    return {"opset": written.opset, "max_error": dict(written.max_error), "dynamic": written.dynamic}
+
+
+def show(result: MergeResult, target: str) -> None:
+    """The summary table, and what was kept."""
+    cells = [
+        (
+            name + (" (kept)" if name == result.kept.name else ""),
+            f"{s.loss:.4f}" if s else "",
+            f"{100 * s.accuracy:.2f} %" if s else "",
+        )
+        for name, s in rows(result)
+    ]
+    table(
+        "Held-out data" if result.endpoints else "No data: nothing was measured",
+        ("", "loss (nats)", "accuracy"),
+        cells,
+    )
+    out.print(f"kept: {result.kept.name}; written to {target}", markup=False, soft_wrap=True)

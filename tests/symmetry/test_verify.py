@@ -1,0 +1,136 @@
+"""The gate: right symmetries pass, a false one is named, and what cannot be proved is not claimed."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import graphmerge as gm
+from graphmerge.axes import RULES, Registry
+from graphmerge.axes.registry import RuleFunction
+from graphmerge.symmetry.verify import TOLERANCE
+
+
+class Cumulative(nn.Module):
+    """A running sum over the hidden units: the first layer's units may not be exchanged, the second's may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.three(torch.relu(self.two(torch.cumsum(self.one(x), -1))))
+        return out
+
+
+class Credulous(Registry):
+    """Right in all but one thing: it takes a running sum for elementwise."""
+
+    def find(self, name: str, pointwise: bool = False) -> str | RuleFunction | None:
+        return "... -> ..." if name == "aten.cumsum" else RULES.find(name, pointwise)
+
+
+def test_a_false_symmetry_is_found_and_named() -> None:
+    model = Cumulative()
+    graph = gm.trace(model, (torch.randn(4, 5),), registry=Credulous())
+    assert [g.name for g in graph.groups] == ["one", "two"]
+    result = gm.verify(graph, model)
+    assert not result.passed
+    assert result.failed == ("one",)
+    with pytest.raises(gm.GateError, match="one: outputs change"):
+        result.require()
+    frozen = graph.freeze(["one"])
+    assert [g.name for g in frozen.groups] == ["two"]
+    assert gm.verify(frozen, model).passed
+
+
+def test_the_true_rule_keeps_those_units_in_place() -> None:
+    graph = gm.trace(Cumulative(), (torch.randn(4, 5),))
+    assert [g.name for g in graph.groups] == ["two"]
+
+
+class Silenced(nn.Module):
+    """Half of the network is multiplied by zero: nothing that is done to it can be seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1, keepdim=True) + 0.0 * self.two(torch.relu(self.one(x)))
+
+
+def test_a_group_whose_control_shows_nothing_is_not_called_proved() -> None:
+    model = Silenced()
+    result = gm.verify(gm.trace(model, (torch.randn(4, 5),)), model)
+    assert result.unobservable == ("one",)
+
+
+class InFloat32(nn.Module):
+    """Computes one step in float32 whatever the dtype of its weights, as rotary tables and norms do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.one(x)
+        out: Tensor = self.two(h.float().softmax(-1).to(h.dtype))
+        return out
+
+
+def test_arithmetic_in_float32_is_judged_against_its_own_noise() -> None:
+    model = InFloat32()
+    result = gm.verify(gm.trace(model, (torch.randn(4, 5),)), model)
+    assert result.passed
+    assert result.dtype == torch.float64
+    assert 1e-8 < result.noise < 1e-5
+    assert TOLERANCE < result.tolerance < 1e-4
+    assert result.unobservable == ()
+
+
+class Random(nn.Module):
+    """Draws random numbers in evaluation mode, too."""
+
+    def __init__(self, amount: float) -> None:
+        super().__init__()
+        self.one, self.two, self.amount = nn.Linear(5, 8), nn.Linear(8, 3), amount
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.one(x))
+        noisy = F.dropout(h, 0.3) if self.amount == 1 else h + self.amount * torch.randn_like(h[:, :1])
+        out: Tensor = self.two(noisy)
+        return out
+
+
+def test_row_35_outputs_that_vary_by_chance_are_refused() -> None:
+    model = Random(1)
+    with pytest.raises(gm.GateError, match="native_dropout"):
+        gm.verify(gm.trace(model, (torch.randn(4, 5),)), model)
+
+
+def test_row_35_a_little_chance_widens_the_tolerance() -> None:
+    model = Random(1e-7)
+    result = gm.verify(gm.trace(model, (torch.randn(4, 5),)), model)
+    assert result.passed
+    assert result.tolerance > 1e-8
+
+
+def test_the_model_is_not_touched() -> None:
+    model = Cumulative().train()
+    before = copy.deepcopy(model.state_dict())
+    gm.verify(gm.trace(model, (torch.randn(4, 5),)), model)
+    assert model.training
+    assert next(model.parameters()).dtype == torch.float32
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_a_model_without_weights_cannot_be_run() -> None:
+    with torch.device("meta"):
+        model, x = Cumulative(), torch.randn(4, 5)
+    with pytest.raises(gm.UsageError, match="meta device"):
+        gm.verify(gm.trace(model, (x,)), model)
