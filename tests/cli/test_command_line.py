@@ -31,6 +31,22 @@ class Net(nn.Module):
         h = torch.relu(self.norm(self.conv(x)))
         return self.fc2(self.drop(torch.relu(self.fc1(h.flatten(1)))))
 
+@torch.library.custom_op("tinynet::opaque", mutates_args=(), schema="(Tensor x) -> Tensor")
+def opaque(x):
+    return x + torch.tanh(x)
+
+@opaque.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+class Opaque(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.two(opaque(self.one(x)))
+
 class Branch(nn.Module):
     def __init__(self):
         super().__init__()
@@ -233,6 +249,39 @@ def test_row_18_pickled_code_is_not_run(run: Run, tmp_path: Path) -> None:
 def test_row_25_the_same_bytes_twice(run: Run, tmp_path: Path) -> None:
     (tmp_path / "twin.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
     refused_unchanged(run, tmp_path, tmp_path / "twin.safetensors", 3, "--allow-duplicate")
+
+
+def test_row_12_half_precision_is_computed_in_float32_and_stored_as_it_came(run: Run, tmp_path: Path) -> None:
+    half = {
+        n: t.half() if t.is_floating_point() else t for n, t in load_file(tmp_path / "a.safetensors").items()
+    }
+    save_file(half, str(tmp_path / "half.safetensors"))
+    words = ("merge", "half.safetensors", "b.safetensors", *MODEL, "--no-onnx")
+    result = run(*words, "--out", "one")
+    assert result.exit_code == 0
+    assert "torch.float16 as torch.float32" in text(result)
+    assert load_file(tmp_path / "one" / "merged.safetensors")["fc1.weight"].dtype == torch.float16
+    assert run(*words, "--dtype", "float32", "--out", "two").exit_code == 0
+    merged = load_file(tmp_path / "two" / "merged.safetensors")
+    assert merged["fc1.weight"].dtype == torch.float32
+    assert merged["norm.num_batches_tracked"].dtype == torch.int64
+
+
+def test_json_is_one_object_and_nothing_else(run: Run) -> None:
+    result = run(*MERGE, "--data", "tinynet:batches", "--points", 3, "--out", "out", "--json")
+    assert json.loads(result.stdout)["rows"]
+    assert result.stderr == ""
+
+
+def test_row_38_an_operator_without_a_rule_is_reported_and_strict_exits_4(run: Run) -> None:
+    words = ("inspect", "--model", "tinynet:Opaque", "--input", "3x4")
+    shown = run(*words)
+    assert shown.exit_code == 0
+    assert "0 symmetry groups" in text(shown)
+    assert "tinynet.opaque" in text(shown)
+    refused = run(*words, "--strict")
+    assert refused.exit_code == 4
+    assert "tinynet.opaque" in text(refused)
 
 
 def test_row_37_control_flow_on_data_exits_4_with_the_line(run: Run) -> None:
