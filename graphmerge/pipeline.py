@@ -17,8 +17,9 @@ from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate
-from graphmerge.match import Alignment, Progress, match
+from graphmerge.match import Alignment, match
 from graphmerge.merge import average
+from graphmerge.progress import Progress, silent
 from graphmerge.repair import available, repair_with_report, reset_batchnorm
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
@@ -26,17 +27,12 @@ from graphmerge.symmetry.verify import Verification, verify
 State = Mapping[str, torch.Tensor]
 Batches = Sequence[tuple[Any, Any]]
 Repair = Callable[[State, Sequence[float]], State]
-Say = Callable[[str], None]
 
 HELD_OUT = 0.25
 """Part of the data that is held out to choose by."""
 
 MARGIN = 0.05
 """A further step (another matching, a repair) is kept where it lowers the loss by this part at least."""
-
-
-def silent(_: str) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +84,14 @@ def merge_models(
     seed: int = 0,
     restarts: int = 3,
     strict: bool = False,
-    say: Say = silent,
-    progress: Progress | None = None,
+    say: Progress = silent,
+    progress: Progress = silent,
 ) -> MergeResult:
     """Merge state dicts ``a`` and ``b`` of ``model`` in the frame of a, and repair the result.
 
     ``args`` and ``kwargs`` are example inputs for tracing. ``data`` are batches to match and repair
     with, a quarter of them held out to choose by; ``test`` are batches to report on. ``say`` is told of
-    every stage, ``progress`` of every step of matching.
+    every stage, ``progress`` of every step within one.
     Activation matching and repair need data and are left out without. Raises what the stages raise,
     GateError where a symmetry fails verification.
     """
@@ -103,7 +99,7 @@ def merge_models(
     graph = trace(model, args, kwargs, strict=strict)
     units = sum(g.units for g in graph.groups)
     say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
-    verification = verify(graph, model, seed).require()
+    verification = verify(graph, model, seed, progress=progress).require()
     say(f"all groups hold (largest relative change {verification.max_error:.1e})")
     if all(torch.equal(t, b[n]) for n, t in a.items()):
         say("the two models are identical: the merge gives them back")
@@ -124,7 +120,7 @@ def merge_models(
 
 
 def repairs(
-    graph: ModelGraph, endpoints: Sequence[State], data: Batches, say: Say = silent
+    graph: ModelGraph, endpoints: Sequence[State], data: Batches, say: Progress = silent
 ) -> dict[str, Repair]:
     """The repairs that apply to this network, as functions of (merged state, weights)."""
     table: dict[str, Repair] = {}
@@ -176,7 +172,7 @@ def _candidates(
     data: Batches | None,
     held_out: Batches | None,
     test: Batches | None,
-    say: Say,
+    say: Progress,
 ) -> list[Candidate]:
     """Every combination of matching and repair, measured."""
     found = []

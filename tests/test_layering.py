@@ -12,6 +12,7 @@ import graphmerge
 
 ORDER = (
     "errors",
+    "progress",
     "axes",
     "trace",
     "files",

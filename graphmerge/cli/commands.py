@@ -129,7 +129,7 @@ def verify(
         module, args, kwargs = prepare(model, inputs, weights, device, seed, talk)
         graph = trace(module, args, kwargs, strict=strict)
         talk.say(f"running the model with each of {len(graph.groups)} groups")
-        result = verify_graph(graph, module, seed)
+        result = verify_graph(graph, module, seed, progress=talk.tick)
         rows = [
             (
                 g.name,

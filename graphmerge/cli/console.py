@@ -18,6 +18,8 @@ from graphmerge.errors import GraphMergeError
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
+TICK = 2.0
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -28,24 +30,18 @@ class Talk:
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self.quiet = quiet or as_json
         self.as_json = as_json
-        self._since = time.perf_counter()
+        self._since = self._last = time.perf_counter()
 
     def say(self, text: str) -> None:
         """One line of progress, with the seconds since the start."""
         if not self.quiet:
+            self._last = time.perf_counter()
             err.print(f"[dim]{time.perf_counter() - self._since:6.1f}s[/dim]  {escape(text)}", soft_wrap=True)
 
-    def ticker(self, what: str, every: float = 2.0) -> Callable[[int, str, float], None]:
-        """A callback for matching that reports at most every few seconds."""
-        last = time.perf_counter()
-
-        def tick(sweep: int, group: str, objective: float) -> None:
-            nonlocal last
-            if time.perf_counter() - last >= every:
-                last = time.perf_counter()
-                self.say(f"{what}: sweep {sweep + 1}, {group}, objective {objective:.4f}")
-
-        return tick
+    def tick(self, text: str) -> None:
+        """The same for what comes many times a second: one line every ``TICK`` seconds at most."""
+        if time.perf_counter() - self._last >= TICK:
+            self.say(text)
 
     def result(self, value: Mapping[str, Any], show: Callable[[], None]) -> None:
         """Print a result as JSON, or call ``show`` to print it for people."""

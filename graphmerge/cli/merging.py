@@ -53,10 +53,10 @@ def match(
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
         states = [load_weights(module, path, talk).state for path in (a, b)]
         graph = trace(module, args, kwargs)
-        verify_graph(graph, module, seed).require()
+        verify_graph(graph, module, seed, progress=talk.tick).require()
         found = match_models(
             graph, states[0], states[1], method, load_data(data) if data else None, seed,
-            restarts=restarts, progress=talk.ticker("matching"),
+            restarts=restarts, progress=talk.tick,
         )  # fmt: skip
         found.save(target)
         rows = [(g, str(n)) for g, n in found.transform.moved_units().items()]
@@ -109,7 +109,7 @@ def merge(
             result = merge_models(
                 module, first.state, second.state, args, kwargs, data=batches, test=tests, methods=methods,
                 weights=(1 - weight, weight), seed=seed, restarts=restarts, strict=strict, say=talk.say,
-                progress=talk.ticker("matching"),
+                progress=talk.tick,
             )  # fmt: skip
             made_by = report.recipe((a, b), model, inputs, seed, result)
             drawn = report.curves(result, (first.state, second.state), batches, tests, points, talk)

@@ -70,14 +70,16 @@ def curves(
     best = result.alignment or next(iter(result.alignments.values()))
     moved = best.apply(second)
     talk.say(f"barrier curves at {points} points: naive")
-    found = {"naive": barrier(graph, first, second, test, points)}
+    found = {"naive": barrier(graph, first, second, test, points, progress=talk.tick)}
     talk.say("barrier curves: aligned")
-    found["aligned"] = barrier(graph, first, moved, test, points)
+    found["aligned"] = barrier(graph, first, moved, test, points, progress=talk.tick)
     way = repairs(graph, [first, moved], data).get(result.kept.repair) if data else None
     if way:
         name = f"aligned + {result.kept.repair}"
         talk.say(f"barrier curves: {name}")
-        found[name] = barrier(graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)))
+        found[name] = barrier(
+            graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)), progress=talk.tick
+        )
     return found
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from graphmerge.errors import UsageError
 from graphmerge.evaluate.metrics import Score, evaluate
 from graphmerge.merge import average
+from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import State, state_of
 
@@ -71,6 +72,8 @@ def barrier(
     data: Iterable[Any],
     points: int = 25,
     repair: Repair | None = None,
+    *,
+    progress: Progress = silent,
 ) -> BarrierCurve:
     """Evaluate the straight path from ``a`` to ``b`` (already aligned) at ``points`` places.
 
@@ -82,7 +85,8 @@ def barrier(
     first, last = state_of(a), state_of(b)
     at = tuple(k / (points - 1) for k in range(points))
     scores = []
-    for t in at:
+    for k, t in enumerate(at, 1):
+        progress(f"barrier curve: point {k} of {points}")
         state: State = average([first, last], [1 - t, t])
         scores.append(evaluate(graph.model, repair(state, t) if repair else state, data))
     return BarrierCurve(at, tuple(scores))

@@ -18,6 +18,7 @@ from torch import fx, nn
 from graphmerge.axes.units import IntArray
 from graphmerge.errors import InputError
 from graphmerge.match.layout import Site
+from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform, trace
 from graphmerge.symmetry.propagate import op_name
 from graphmerge.symmetry.structure import Structure
@@ -190,7 +191,12 @@ def _pick(source: IntArray, axes: Sequence[int]) -> tuple[int, ...]:
 
 
 def correlate(
-    graph: ModelGraph, a: State, b: State, data: Iterable[Any], sites: Iterable[Site]
+    graph: ModelGraph,
+    a: State,
+    b: State,
+    data: Iterable[Any],
+    sites: Iterable[Site],
+    progress: Progress = silent,
 ) -> tuple[dict[tuple[str, tuple[int, ...]], torch.Tensor], int, int]:
     """Correlations of every site over the data, with the numbers of batches read and skipped.
 
@@ -207,6 +213,7 @@ def correlate(
                 skipped += 1
                 continue
             read += 1
+            progress(f"matching: correlating activations, batch {read}")
             both = (visit(graph.program, state, inputs, wanted.keys()) for state in (a, b))
             for x, y in zip(*both, strict=True):
                 for axes, site in wanted[x.node.name].items():

@@ -19,6 +19,7 @@ from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import Step
 from graphmerge.match.assign import assign
 from graphmerge.match.layout import Plan, Site, owners
+from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import Structure
 
@@ -47,12 +48,11 @@ def descend(
     plans: Mapping[str, Plan],
     seed: int,
     max_sweeps: int = 100,
-    progress: Callable[[int, str, float], None] | None = None,
+    progress: Progress = silent,
 ) -> tuple[list[Step], bool]:
     """Sweep over the groups, in an order drawn anew each time, until none of them moves.
 
-    Returns the accepted steps and whether the sweeps converged. ``progress`` is called with the
-    sweep, the group and the objective.
+    Returns the accepted steps and whether the sweeps converged.
     """
     rng = np.random.default_rng(seed)
     touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
@@ -67,8 +67,7 @@ def descend(
             if moved:
                 steps.append(Step(sweep, str(group), moved, similarity.objective))
                 stale |= {g for g, names in touched.items() if g != group and names & touched[group]}
-            if progress:
-                progress(sweep, str(group), similarity.objective)
+            progress(f"matching: sweep {sweep + 1}, {group}, objective {similarity.objective:.4f}")
     return steps, not stale
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,11 +22,10 @@ from graphmerge.match.descent import ambiguous, descend
 from graphmerge.match.layout import Plan, plan
 from graphmerge.match.start import place
 from graphmerge.match.weights import WeightSimilarity
+from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
 from graphmerge.trace.run import State, state_of
-
-Progress = Callable[[int, str, float], None]
 
 PERFECT = 1e-6
 """Relative distance to the Cauchy-Schwarz bound at which no restart can gain anything."""
@@ -41,7 +40,7 @@ def match(
     seed: int = 0,
     *,
     restarts: int = 3,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Alignment:
     """Find the symmetry that brings model ``b`` closest to model ``a``.
 
@@ -98,7 +97,7 @@ def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict
 
 
 def _match_weights(
-    graph: ModelGraph, a: State, b: State, seed: int, restarts: int, progress: Progress | None
+    graph: ModelGraph, a: State, b: State, seed: int, restarts: int, progress: Progress
 ) -> dict[str, Any]:
     work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
     bound = sum(float(a[n].double().norm() * b[n].double().norm()) for n in a)
@@ -133,7 +132,7 @@ def _match_activations(
     b: nn.Module | State,
     data: Iterable[Any] | None,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     if data is None:
         raise UsageError("activation matching needs data: an iterable of batches (inputs, targets)")
@@ -142,7 +141,7 @@ def _match_activations(
     structure = feature_labels(features)
     work = plans(features, structure, structure.labels)
     sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]
-    correlations, read, skipped = correlate(features, states[0], states[1], data, sites)
+    correlations, read, skipped = correlate(features, states[0], states[1], data, sites, progress)
     similarity = ActivationSimilarity(structure, correlations, features.identity())
     start = similarity.objective
     steps, converged = descend(similarity, work, seed, progress=progress)

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmerge.errors import GateError, UsageError, listing, refusal
+from graphmerge.progress import Progress, silent
 from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
 from graphmerge.trace.program import module_path
 
@@ -76,7 +77,9 @@ class Verification:
         return self
 
 
-def verify(graph: ModelGraph, model: nn.Module, seed: int = 0) -> Verification:
+def verify(
+    graph: ModelGraph, model: nn.Module, seed: int = 0, *, progress: Progress = silent
+) -> Verification:
     """Prove the groups of ``graph`` by running ``model``, on copies: the model itself is not touched.
 
     A model whose outputs differ from run to run is judged against that difference. Raises UsageError
@@ -91,7 +94,8 @@ def verify(graph: ModelGraph, model: nn.Module, seed: int = 0) -> Verification:
     tolerance = max(TOLERANCE, _NOISE_FACTOR * noise)
     together = runner.error(graph.random_transform(seed).apply(runner.state))
     checks = []
-    for group in graph.groups:
+    for k, group in enumerate(graph.groups, 1):
+        progress(f"verifying: group {k} of {len(graph.groups)}, {group.name}")
         error = together
         if together > tolerance:  # someone fails: find out who
             error = runner.error(graph.random_transform(seed, [group.name]).apply(runner.state))
