@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -91,16 +92,13 @@ class ModelGraph:
             key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k)))
         )
         outer = {p for k in atoms for p in self.structure.ancestors(k) - {k}}
-        names: dict[int, str] = {}
-        for k in atoms:
-            base = _base_name(members[k]) + (".blocks" if k in outer else "")
-            same = sum(n == base or n.startswith(f"{base}#") for n in names.values())
-            names[k] = f"{base}#{same + 1}" if same else base
+        names = _distinct([_names(members[k], k in outer) for k in atoms])
+        names_of = dict(zip(atoms, names, strict=True))
         found = []
         for k in atoms:
             sort = self.structure.sorts[k]
-            within = tuple(names[p] for p in atoms if p in self.structure.ancestors(k) - {k})
-            group = SymmetryGroup(names[k], sort.size, sort.order, "permutation", members[k], within)
+            within = tuple(names_of[p] for p in atoms if p in self.structure.ancestors(k) - {k})
+            group = SymmetryGroup(names_of[k], sort.size, sort.order, "permutation", members[k], within)
             found.append((k, group))
         return found
 
@@ -256,11 +254,24 @@ def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
     return {k: tuple(v) for k, v in members.items()}
 
 
-def _base_name(members: Sequence[Place]) -> str:
-    """The module that produces the units: the owner of the first matrix whose rows they are."""
+def _names(members: Sequence[Place], outer: bool) -> tuple[str, str]:
+    """The module that makes the units, the owner of the first parameter whose rows they are; and that."""
     rows = [n for n, d in members if d == 0]
     name = (rows or [members[0][0]])[0]
-    return name.rpartition(".")[0] or name
+    end = ".blocks" if outer else ""
+    return (name.rpartition(".")[0] or name) + end, name + end
+
+
+def _distinct(names: Sequence[tuple[str, str]]) -> list[str]:
+    """Short names where no two are alike, else long ones, else short ones with a number."""
+    counts = [Counter(n[k] for n in names) for k in (0, 1)]
+    clear = {short: all(counts[1][b] == 1 for a, b in names if a == short) for short, _ in names}
+    chosen: list[str] = []
+    for short, long in names:
+        base = short if counts[0][short] == 1 or not clear[short] else long
+        same = sum(n.partition("#")[0] == base for n in chosen)
+        chosen.append(f"{base}#{same + 1}" if same else base)
+    return chosen
 
 
 def trace(
