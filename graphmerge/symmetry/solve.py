@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -86,8 +87,7 @@ def _statements(u: Universe) -> tuple[list[Pairs], list[Pairs]]:
     maps: list[Pairs] = []
     spare = u.count
     for a, b in u.ties:
-        pairs = np.unique(np.stack([a, b]), axis=1) if _repeated(a) or _repeated(b) else np.stack([a, b])
-        a, b = pairs
+        a, b = _unique_columns(a, b) if _repeated(a) or _repeated(b) else (a, b)
         a_once, b_once = not _repeated(a), not _repeated(b)
         if a_once and b_once and a.min(initial=0) >= 0 and b.min(initial=0) >= 0:
             unions.append((a, b))
@@ -102,6 +102,15 @@ def _statements(u: Universe) -> tuple[list[Pairs], list[Pairs]]:
                 maps += [(side[moving], common[moving]), (common[~moving], side[~moving])]
     u.count = spare
     return unions, maps
+
+
+def _unique_columns(*rows: IntArray) -> tuple[IntArray, ...]:
+    """Distinct columns in lexicographic order; np.unique along an axis is ten times slower."""
+    order = np.lexsort(rows[::-1])
+    rows = tuple(x[order] for x in rows)
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = np.any([np.diff(x) != 0 for x in rows], axis=0)
+    return tuple(x[new] for x in rows)
 
 
 def _repeated(x: IntArray) -> bool:
@@ -148,8 +157,8 @@ def _edges(classes: IntArray, roles: IntArray, maps: Sequence[Pairs]) -> Edges:
     tags = np.unique(_hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2])), return_inverse=True)[
         1
     ]
-    pairs = np.unique(np.stack([tags.ravel(), every[3], every[4]]), axis=1)
-    return pairs[0], pairs[1], pairs[2]
+    tags, a, b = _unique_columns(tags.ravel(), every[3], every[4])
+    return tags, a, b
 
 
 def _hash(
@@ -251,20 +260,27 @@ def _consequences(groups: Sequence[IntArray], edges: Edges) -> tuple[list[Pairs]
         for image in images:
             if len(np.unique(image)) == len(groups[k]):
                 same.append((groups[k], image))
-        for x in images:
-            for y in images:
-                if first[x[0]] == first[y[0]] or not _determines(x, y):
+        follows = _following(images)
+        for i, x in enumerate(images):
+            for j, y in enumerate(images):
+                if first[x[0]] == first[y[0]] or not follows[i, j]:
                     continue
-                if _determines(y, x):
+                if follows[j, i]:
                     same.append((x, y))
                 elif (int(first[x[0]]), int(first[y[0]])) not in stated:
                     implied.append((x, y))
     return same, implied
 
 
-def _determines(x: IntArray, y: IntArray) -> bool:
-    """Whether ``y`` is a function of ``x``, element by element."""
-    return bool(len(np.unique(x)) == np.unique(np.stack([x, y]), axis=1).shape[1])
+def _following(images: Sequence[IntArray]) -> NDArray[np.bool_]:
+    """Whether image j is a function of image i, element by element [i, j]."""
+    table = np.stack(images)
+    follows = np.empty((len(table), len(table)), dtype=bool)
+    for i, x in enumerate(table):
+        order = np.argsort(x, kind="stable")
+        alike = np.diff(x[order]) == 0
+        follows[i] = ~(np.diff(table[:, order], axis=1)[:, alike] != 0).any(axis=1)
+    return follows
 
 
 def _as_units(pairs: Sequence[Pairs], classes: IntArray) -> list[Pairs]:
