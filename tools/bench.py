@@ -3,9 +3,10 @@
     python tools/bench.py [--only llama resnet50 planted] [--threads 2] [--repeats 3]
 
 ``llama``: tracing and inference of a model of Llama-7B's shape on the meta device, in a process of its own.
-``resnet50``: weight matching of two random initialisations to convergence, one restart, against plain
-coordinate descent (Git Re-Basin as published: one full matrix product per tensor of a group in every
-sweep) in the same process. ``planted``: weight matching of ResNet50 with a randomly permuted copy.
+``resnet50``: weight matching of two random initialisations to convergence, from one start and from the
+three that are the default, against plain coordinate descent (Git Re-Basin as published: one full matrix
+product per tensor of a group in every sweep) in the same process.
+``planted``: weight matching of ResNet50 with a randomly permuted copy.
 """
 
 from __future__ import annotations
@@ -110,23 +111,38 @@ def resnet50(options: argparse.Namespace) -> list[Row]:
     graph, a, b = resnets()
     found: dict[str, list[float]] = defaultdict(list)
     for seed in range(options.repeats):
-        alignment = gm.match(graph, a, b, seed=seed, restarts=1)
-        assert alignment.converged
         seconds, objective = plain_descent(graph, a, b, seed)
-        found["ours"].append(alignment.seconds)
         found["plain"].append(seconds)
-        found["objective"].append(alignment.objective)
         found["plain objective"].append(objective)
-        found["faster"].append(seconds / alignment.seconds)
-        found["ratio"].append(alignment.objective / objective)
+        for starts in (1, 3):
+            alignment = gm.match(graph, a, b, seed=seed, restarts=starts)
+            assert alignment.converged
+            found[f"{starts}"].append(alignment.seconds)
+            found[f"{starts} objective"].append(alignment.objective)
+            found[f"{starts} faster"].append(seconds / alignment.seconds)
+            found[f"{starts} ratio"].append(alignment.objective / objective)
     m = {k: statistics.median(v) for k, v in found.items()}
-    ours, plain = (f"objective {m[k]:.1f}" for k in ("objective", "plain objective"))
-    return [
-        ("ResNet50, two initialisations: weight matching", f"{m['ours']:.1f} s", "under 33 s", ours),
-        ("the same by plain coordinate descent", f"{m['plain']:.1f} s", "", plain),
-        ("plain / graphmerge, seconds", f"{m['faster']:.2f}", "", _spread(found["faster"])),
-        ("graphmerge / plain, objective", f"{m['ratio']:.5f}", "at least 1", _spread(found["ratio"], 5)),
+    rows = [
+        (
+            "ResNet50, two initialisations: plain coordinate descent",
+            f"{m['plain']:.1f} s",
+            "",
+            f"objective {m['plain objective']:.1f}",
+        )
     ]
+    for starts, target, least in (("1", "", ""), ("3", "under 33 s", "at least 1")):
+        name = f"weight matching, {starts} start" + "s" * (starts != "1")
+        rows += [
+            (name, f"{m[starts]:.1f} s", target, f"objective {m[f'{starts} objective']:.1f}"),
+            ("plain / that, seconds", f"{m[f'{starts} faster']:.2f}", "", _spread(found[f"{starts} faster"])),
+            (
+                "that / plain, objective",
+                f"{m[f'{starts} ratio']:.5f}",
+                least,
+                _spread(found[f"{starts} ratio"], 5),
+            ),
+        ]
+    return rows
 
 
 def _spread(values: list[float], digits: int = 2) -> str:
