@@ -82,7 +82,7 @@ def merge_models(
     methods: Sequence[str] = ("weight", "activation"),
     weights: tuple[float, float] = (0.5, 0.5),
     seed: int = 0,
-    restarts: int = 3,
+    restarts: int = 2,
     strict: bool = False,
     say: Progress = silent,
     progress: Progress = silent,

@@ -3,8 +3,8 @@
     python tools/bench.py [--only llama resnet50 planted] [--threads 2] [--repeats 3]
 
 ``llama``: tracing and inference of a model of Llama-7B's shape on the meta device, in a process of its own.
-``resnet50``: weight matching of two random initialisations to convergence, from one start and from the
-three that are the default, against plain coordinate descent (Git Re-Basin as published: one full matrix
+``resnet50``: weight matching of two random initialisations to convergence, by one descent and with the
+restarts of pairs that are the default, against plain coordinate descent (Git Re-Basin as published: one full matrix
 product per tensor of a group in every sweep) in the same process.
 ``planted``: weight matching of ResNet50 with a randomly permuted copy.
 """
@@ -114,7 +114,7 @@ def resnet50(options: argparse.Namespace) -> list[Row]:
         seconds, objective = plain_descent(graph, a, b, seed)
         found["plain"].append(seconds)
         found["plain objective"].append(objective)
-        for starts in (1, 3):
+        for starts in (1, 2):
             alignment = gm.match(graph, a, b, seed=seed, restarts=starts)
             assert alignment.converged
             found[f"{starts}"].append(alignment.seconds)
@@ -130,8 +130,10 @@ def resnet50(options: argparse.Namespace) -> list[Row]:
             f"objective {m['plain objective']:.1f}",
         )
     ]
-    for starts, target, least in (("1", "", ""), ("3", "under 33 s", "at least 1")):
-        name = f"weight matching, {starts} start" + "s" * (starts != "1")
+    for starts, target, least in (("1", "", ""), ("2", "under 33 s", "at least 1")):
+        name = "weight matching, " + (
+            "one descent" if starts == "1" else "pairs restarted once (the default)"
+        )
         rows += [
             (name, f"{m[starts]:.1f} s", target, f"objective {m[f'{starts} objective']:.1f}"),
             ("plain / that, seconds", f"{m[f'{starts} faster']:.2f}", "", _spread(found[f"{starts} faster"])),

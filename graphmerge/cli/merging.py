@@ -37,7 +37,7 @@ def match(
     target: Annotated[str, typer.Option("--out", "-o", help="The alignment file to write (.safetensors).")],
     method: Annotated[str, typer.Option("--method", help="weight or activation.")] = "weight",
     data: options.Data = None,
-    restarts: options.Restarts = 3,
+    restarts: options.Restarts = 2,
     force: options.Force = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -84,7 +84,7 @@ def merge(
         typer.Option("--dtype", help="Of merged.safetensors, e.g. float16; else that of A."),
     ] = None,
     onnx: Annotated[bool, typer.Option(help="Also write merged.onnx.")] = True,
-    restarts: options.Restarts = 3,
+    restarts: options.Restarts = 2,
     allow_duplicate: Annotated[
         bool, typer.Option("--allow-duplicate", help="Merge a file with itself.")
     ] = False,

@@ -40,6 +40,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Operators without a rule are an error.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Restarts = Annotated[
-    int, typer.Option("--restarts", min=1, help="Orders of weight matching to try; the best is kept.")
+    int,
+    typer.Option(
+        "--restarts", min=1, help="Weight matching: 1 is one descent; each further round places pairs anew."
+    ),
 ]
 Out = Annotated[str, typer.Option("--out", "-o", help="Output folder.")]

@@ -48,6 +48,7 @@ def descend(
     plans: Mapping[str, Plan],
     seed: int,
     max_sweeps: int = 100,
+    first_sweep: int = 0,
     progress: Progress = silent,
 ) -> tuple[list[Step], bool]:
     """Sweep over the groups, in an order drawn anew each time, until none of them moves.
@@ -58,7 +59,7 @@ def descend(
     touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
     stale = set(plans)
     steps: list[Step] = []
-    for sweep in range(max_sweeps):
+    for sweep in range(first_sweep, first_sweep + max_sweeps):
         if not stale:
             return steps, True
         for group in rng.permutation(sorted(stale)):

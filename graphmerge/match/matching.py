@@ -17,9 +17,10 @@ from graphmerge.match.activations import (
     feature_labels,
     same_frame,
 )
-from graphmerge.match.alignment import Alignment, Step
+from graphmerge.match.alignment import Alignment
 from graphmerge.match.descent import ambiguous, descend
 from graphmerge.match.layout import Plan, plan
+from graphmerge.match.refine import refine
 from graphmerge.match.start import place
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.progress import Progress, silent
@@ -39,15 +40,15 @@ def match(
     data: Iterable[Any] | None = None,
     seed: int = 0,
     *,
-    restarts: int = 3,
+    restarts: int = 2,
     progress: Progress = silent,
 ) -> Alignment:
     """Find the symmetry that brings model ``b`` closest to model ``a``.
 
-    ``method`` is "weight" (coordinate descent on the inner product of parameters, best of
-    ``restarts`` orders) or "activation" (correlation of activations on ``data``, batches of
-    ``(inputs, targets)``). Both run on the device of the weights. The same seed gives the same
-    result.
+    ``method`` is "weight" (coordinate descent on the inner product of parameters, then
+    ``restarts - 1`` rounds in which every pair of neighbouring groups is placed anew) or
+    "activation" (correlation of activations on ``data``, batches of ``(inputs, targets)``). Both run
+    on the device of the weights. The same seed gives the same result.
 
     Raises UsageError for an unknown method or missing data, InputError where the state dicts do
     not fit the traced model or hold NaN or infinity, TraceError where a module has another graph.
@@ -101,26 +102,28 @@ def _match_weights(
 ) -> dict[str, Any]:
     work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
     bound = sum(float(a[n].double().norm() * b[n].double().norm()) for n in a)
-    best: tuple[float, WeightSimilarity, list[Step], bool] | None = None
-    start, reached = 0.0, []
-    for k in range(max(restarts, 1)):
+    similarity = WeightSimilarity(a, b, graph.identity())
+    start = similarity.objective
+    placed = place(similarity, work)
+    if placed.objective <= start:  # models that share their training are already in place
         similarity = WeightSimilarity(a, b, graph.identity())
-        start = similarity.objective
-        placed = place(similarity, work) if k == 0 else None
-        if placed and placed.objective <= start:
-            similarity, placed = WeightSimilarity(a, b, graph.identity()), None
-        steps, converged = descend(similarity, work, seed + 1000003 * k, progress=progress)
-        steps = [placed, *steps] if placed else steps
-        similarity.objective = similarity.measure()  # without the rounding of a sum of gains
-        reached.append(similarity.objective)
-        if best is None or similarity.objective > best[0]:
-            best = (similarity.objective, similarity, steps, converged)
-        if not work or best[0] >= bound * (1 - PERFECT):
+    steps, converged = descend(similarity, work, seed, progress=progress)
+    steps = [placed, *steps] if placed.objective > start else steps
+    reached = [similarity.objective]
+    for _ in range(restarts - 1):
+        if reached[-1] >= bound * (1 - PERFECT):
             break
-    assert best is not None
-    objective, similarity, steps, converged = best
+        sweep = steps[-1].sweep + 1 if steps else 0
+        similarity, found = refine(similarity, work, sweep, progress)
+        if not found:
+            break
+        more, converged = descend(similarity, work, seed, first_sweep=sweep + 1, progress=progress)
+        steps += [*found, *more]
+        reached.append(similarity.objective)
+    similarity.objective = similarity.measure()  # without the rounding of a sum of gains
     return {
-        "transform": similarity.transform, "objective": objective, "start": start, "history": tuple(steps),
+        "transform": similarity.transform, "objective": similarity.objective, "start": start,
+        "history": tuple(steps),
         "converged": converged, "restarts": tuple(reached),
         "notes": {"bound": bound, "ambiguous": ambiguous(similarity, work)},
     }  # fmt: skip

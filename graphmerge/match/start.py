@@ -34,12 +34,29 @@ def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> Step:
         ready = [g for g, p in waiting.items() if _above(structure, p.atom) <= placed]
         group = max(ready, key=lambda g: _known(structure, waiting[g], placed))
         p = waiting.pop(group)
-        total = sum(_bound(similarity, site, p.atom, placed) for site in p.sites)
-        assert isinstance(total, torch.Tensor)
-        delta = structure.extend({p.atom: assign(total).argsort(-1).cpu().numpy()})
-        similarity.put(delta, {s.name for s in p.sites})
+        place_one(similarity, p, set(structure.atoms) - placed - {p.atom})
         placed.add(p.atom)
     return Step(START, "all groups", sum(similarity.transform.moved_units().values()), similarity.objective)
+
+
+def place_one(similarity: WeightSimilarity, plan: Plan, unknown: Set[int]) -> None:
+    """Move one group to where the bound says when nothing is known of the atoms ``unknown``."""
+    structure = similarity.transform.structure
+    known = set(structure.atoms) - unknown - {plan.atom}
+    total = sum(_similarity(similarity, site, plan.atom, known) for site in plan.sites)
+    assert isinstance(total, torch.Tensor)
+    delta = structure.extend({plan.atom: assign(total).argsort(-1).cpu().numpy()})
+    similarity.put(delta, {s.name for s in plan.sites})
+
+
+def _similarity(similarity: WeightSimilarity, site: Site, atom: int, known: Set[int]) -> torch.Tensor:
+    """The bound, which is the similarity itself where all else that moves the tensor is known."""
+    structure = similarity.transform.structure
+    free, inside = _free(structure, known), _free(structure, known | {atom})
+    dims = enumerate(structure.labels[site.name])
+    if any(x is not None and ((inside if d in site.axes else free)[x] >= 0).any() for d, x in dims):
+        return _bound(similarity, site, atom, known)
+    return similarity.within(site)
 
 
 def _above(structure: Structure, atom: int) -> set[int]:

@@ -5,8 +5,9 @@ Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 (SOBL
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,19 +17,32 @@ from graphmerge.match.layout import Site
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import reorder
 
-CACHE_BYTES = 1 << 30
-"""Most memory that kept similarities may take."""
+CACHE_BYTES = 2 << 30
+"""Most memory that kept similarities, and the tensors that they were computed from, may take."""
 
 PART = 0.5
 """Similarities are corrected, not computed anew, where at most this part of a dimension moved."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A similarity matrix [fibre, i, j], and where b's units were, and its tensor, when it was computed."""
+
+    gram: torch.Tensor
+    phi: IntArray
+    tensor: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.gram.nbytes + self.tensor.nbytes
 
 
 class WeightSimilarity:
     """Inner products of the rows of model a and of model b moved by the current transform.
 
     ``objective`` is sum_p <a_p, moved b_p> over all parameters that a group moves (float64). The
-    similarities of a site are kept until its tensor moves; where only a part of it moves, they are
-    corrected by that part, which late in a descent is most of the work saved.
+    similarities of a site are kept; when they are asked for after its tensor has moved, they are
+    corrected by the part that did, which late in a descent is most of the work saved.
     """
 
     def __init__(
@@ -37,7 +51,7 @@ class WeightSimilarity:
         self._a = a
         self.transform = transform
         self._moved = {name: transform.apply_to(name, t) for name, t in b.items()}
-        self._kept: dict[str, dict[int, tuple[Site, torch.Tensor]]] = {name: {} for name in a}
+        self._kept: dict[int, tuple[Site, Kept]] = {}
         self._bytes = 0
         self.objective = self.measure()
 
@@ -49,26 +63,53 @@ class WeightSimilarity:
         """A tensor of a, and that of b as it is moved now."""
         return self._a[name], self._moved[name]
 
-    def put(self, delta: IntArray, names: set[str]) -> None:
-        """Move ``names`` further by ``delta``, whatever that does to the objective."""
-        structure = self.transform.structure
-        for n in names:
-            self._moved[n] = reorder(self._moved[n], structure.sources(n, delta))
-            self._bytes -= sum(gram.nbytes for _, gram in self._kept[n].values())
-            self._kept[n].clear()
-        self.transform = replace(self.transform, phi=delta[self.transform.phi])
-        self.objective = self.measure()
+    def fork(self) -> WeightSimilarity:
+        """A copy that moves on its own; tensors are shared, for none is ever changed in place."""
+        other = copy.copy(self)
+        other._moved, other._kept = dict(self._moved), dict(self._kept)
+        return other
 
     def within(self, site: Site) -> torch.Tensor:
         """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
-        kept = self._kept[site.name].get(id(site))
+        now = self._moved[site.name]
+        _, kept = self._kept.pop(id(site), (site, None))
         if kept is not None:
-            return kept[1]
-        found = _gram(site, self._a[site.name], self._moved[site.name])
-        if self._bytes + found.nbytes <= CACHE_BYTES:
-            self._bytes += found.nbytes
-            self._kept[site.name][id(site)] = (site, found)
-        return found
+            self._bytes -= kept.nbytes
+        gram = self._corrected(site, kept, now) if kept is not None else None
+        if gram is None:
+            gram = _gram(site, self._a[site.name], now)
+        fresh = Kept(gram, self.transform.phi, now)
+        if self._bytes + fresh.nbytes <= CACHE_BYTES:
+            self._bytes += fresh.nbytes
+            self._kept[id(site)] = (site, fresh)
+        return gram
+
+    def _corrected(self, site: Site, kept: Kept, now: torch.Tensor) -> torch.Tensor | None:
+        """Kept similarities brought up to now; None where computing them anew is no dearer."""
+        if kept.tensor is now:
+            return kept.gram
+        sources = self.transform.structure.sources(site.name, self.transform.phi[np.argsort(kept.phi)])
+        gram, before = kept.gram, kept.tensor
+        if any(source.size != max(source.shape) for source in sources.values()):
+            return None
+        for dim in [d for d in sources if d in site.axes]:
+            units = _unit_order(site, sources[dim].ravel())
+            if units is None:
+                return None
+            columns = torch.from_numpy(units).to(gram.device).expand_as(gram)
+            gram = gram.gather(-1, columns)  # many times faster than index_select along a last dimension
+            before = reorder(before, {dim: sources.pop(dim)})
+        if not sources:
+            return gram
+        if len(sources) > 1:
+            return None
+        ((dim, source),) = sources.items()
+        changed = np.flatnonzero(source.ravel() != np.arange(source.size))
+        if len(changed) > PART * source.size:
+            return None
+        index = torch.from_numpy(changed).to(now.device)
+        part, a = (x.index_select(dim, index) for x in (now, self._a[site.name]))
+        return gram + _gram(site, a, part - before.index_select(dim, index))
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
@@ -78,6 +119,10 @@ class WeightSimilarity:
         n = units // fibres
         return (a @ b.transpose(1, 2)).reshape(fibres, n, inner, n, inner).permute(0, 1, 3, 2, 4)
 
+    def put(self, delta: IntArray, names: set[str]) -> None:
+        """Move ``names`` further by ``delta``, whatever that does to the objective."""
+        self._adopt(delta, self._reordered(delta, names))
+
     def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool:
         """Move ``names`` further by ``delta`` if the objective rises by more than ``least``.
 
@@ -85,58 +130,23 @@ class WeightSimilarity:
         """
         if gain is not None and gain <= least:
             return False
-        structure = self.transform.structure
-        sources = {n: structure.sources(n, delta) for n in names}
-        moved = {n: reorder(self._moved[n], sources[n]) for n in names}
-        if gain is None:
-            gain = sum(_inner(self._a[n], t) - _inner(self._a[n], self._moved[n]) for n, t in moved.items())
-        if gain <= least:
+        moved = self._reordered(delta, names)
+        if (self._gain(moved) if gain is None else gain) <= least:
             return False
-        for name, t in moved.items():
-            self._follow(name, sources[name], t)
-        self._moved.update(moved)
-        self.objective += gain
-        self.transform = replace(self.transform, phi=delta[self.transform.phi])
+        self._adopt(delta, moved, gain)
         return True
 
-    def _follow(self, name: str, sources: Mapping[int, IntArray], new: torch.Tensor) -> None:
-        """Correct what is kept of a tensor that is about to become ``new``, or forget it."""
-        kept = self._kept[name]
-        for key, (site, gram) in list(kept.items()):
-            after = _corrected(site, gram, sources, self._a[name], self._moved[name], new)
-            if after is None:
-                self._bytes -= gram.nbytes
-                del kept[key]
-            else:
-                kept[key] = (site, after)
+    def _reordered(self, delta: IntArray, names: set[str]) -> dict[str, torch.Tensor]:
+        structure = self.transform.structure
+        return {n: reorder(self._moved[n], structure.sources(n, delta)) for n in names}
 
+    def _gain(self, moved: Mapping[str, torch.Tensor]) -> float:
+        return sum(_inner(self._a[n], t) - _inner(self._a[n], self._moved[n]) for n, t in moved.items())
 
-def _corrected(
-    site: Site,
-    gram: torch.Tensor,
-    sources: Mapping[int, IntArray],
-    a: torch.Tensor,
-    old: torch.Tensor,
-    new: torch.Tensor,
-) -> torch.Tensor | None:
-    """Similarities after one dimension of b has moved; None where computing them anew is no dearer."""
-    if not sources:
-        return gram
-    if len(sources) > 1:
-        return None
-    ((dim, source),) = sources.items()
-    if source.size != max(source.shape):
-        return None
-    source = source.ravel()
-    if dim in site.axes:
-        units = _unit_order(site, source)
-        return None if units is None else gram[..., torch.from_numpy(units).to(gram.device)]
-    changed = np.flatnonzero(source != np.arange(len(source)))
-    if len(changed) > PART * len(source):
-        return None
-    index = torch.from_numpy(changed).to(a.device)
-    part = (new.index_select(dim, index) - old.index_select(dim, index), a.index_select(dim, index))
-    return gram + _gram(site, part[1], part[0])
+    def _adopt(self, delta: IntArray, moved: Mapping[str, torch.Tensor], gain: float | None = None) -> None:
+        self.objective += self._gain(moved) if gain is None else gain
+        self._moved.update(moved)
+        self.transform = replace(self.transform, phi=delta[self.transform.phi])
 
 
 def _unit_order(site: Site, source: IntArray) -> IntArray | None:

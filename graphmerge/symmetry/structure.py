@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Structure:
             )
         return replace(self, labels=labels, shapes={n: v.shape for n, v in values.items()})
 
-    @property
+    @cached_property
     def atoms(self) -> tuple[int, ...]:
         return tuple(k for k, s in enumerate(self.sorts) if s.size > 1 and k not in self.frozen)
 

@@ -1,0 +1,57 @@
+"""Leave a local optimum by placing two neighbouring groups anew, all others being where they are.
+
+Coordinate descent ends where no single group can move; two groups that share a tensor hold each other
+in place. One of them is assigned again under the bound that presumes nothing of the other (see
+``start``), the other follows, and both are solved in turn; what comes of it is kept where the
+objective is higher. Restarts of pairs gain pair by pair, restarts of the whole only by luck of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphmerge.match.alignment import Step
+from graphmerge.match.descent import RISE, improve
+from graphmerge.match.layout import Plan
+from graphmerge.match.start import place_one
+from graphmerge.match.weights import WeightSimilarity
+from graphmerge.progress import Progress, silent
+
+Touched = Mapping[str, set[str]]
+
+
+def refine(
+    similarity: WeightSimilarity, plans: Mapping[str, Plan], sweep: int, progress: Progress = silent
+) -> tuple[WeightSimilarity, list[Step]]:
+    """Restart every pair of neighbouring groups once; what is reached, and the steps that were kept.
+
+    Groups whose units contain others (heads) keep their places.
+    """
+    touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
+    plain = [g for g, p in plans.items() if not p.inner]
+    pairs = [(g, h) for g in plain for h in plain if g != h and touched[g] & touched[h]]
+    steps = []
+    for n, (group, other) in enumerate(pairs, 1):
+        trial = _restarted(similarity, plans, touched, group, other)
+        if trial.objective > similarity.objective * (1 + RISE):
+            moved = int((trial.transform.phi != similarity.transform.phi).sum())
+            similarity = trial
+            steps.append(Step(sweep, f"{group}, {other}", moved, similarity.objective))
+        progress(f"matching: restart {n} of {len(pairs)} pairs, objective {similarity.objective:.4f}")
+    return similarity, steps
+
+
+def _restarted(
+    similarity: WeightSimilarity, plans: Mapping[str, Plan], touched: Touched, group: str, other: str
+) -> WeightSimilarity:
+    """``group`` placed without regard to ``other``, then both in turn until neither moves."""
+    trial, before = similarity.fork(), similarity.objective
+    place_one(trial, plans[group], {plans[other].atom})
+    turn, still = other, 0
+    while still < 2:
+        start = trial.objective
+        still = 0 if improve(trial, plans[turn], touched[turn]) else still + 1
+        gain, turn = trial.objective - start, group if turn == other else other
+        if turn == other and trial.objective + gain < before:
+            break  # gains shrink from step to step: this one will not get there
+    return trial
