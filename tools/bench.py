@@ -4,8 +4,8 @@
 
 ``llama``: tracing and inference of a model of Llama-7B's shape on the meta device, in a process of its own.
 ``resnet50``: weight matching of two random initialisations to convergence, by one descent and with the
-restarts of pairs that are the default, against plain coordinate descent (Git Re-Basin as published: one full matrix
-product per tensor of a group in every sweep) in the same process.
+restarts of pairs that are the default, against plain coordinate descent (Git Re-Basin as published: one
+full matrix product per tensor of a group in every sweep) in the same process.
 ``planted``: weight matching of ResNet50 with a randomly permuted copy.
 """
 
