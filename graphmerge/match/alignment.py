@@ -19,7 +19,7 @@ START = -1
 
 @dataclass(frozen=True)
 class Step:
-    """One accepted step: the group that moved, how many units, and the objective after it."""
+    """One accepted step: the group that moved (two where a pair was restarted), units, objective after it."""
 
     sweep: int
     group: str
@@ -33,7 +33,8 @@ class Alignment:
 
     ``objective`` is the inner product of the parameters of a and aligned b (weight matching), or
     the sum of correlations of matched units (activation matching); ``start`` is that of the
-    identity, ``history`` its course, which never falls. ``seconds`` is the wall time.
+    identity, ``history`` its course, which never falls, ``restarts`` its value after the first descent
+    and after each round of restarts. ``seconds`` is the wall time.
     """
 
     transform: Transform

@@ -17,6 +17,9 @@ from graphmerge.match.start import place_one
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.progress import Progress, silent
 
+LARGEST = 2048
+"""Assignments of more units take seconds each: too long for every pair that such a group is in."""
+
 Touched = Mapping[str, set[str]]
 
 
@@ -25,10 +28,11 @@ def refine(
 ) -> tuple[WeightSimilarity, list[Step]]:
     """Restart every pair of neighbouring groups once; what is reached, and the steps that were kept.
 
-    Groups whose units contain others (heads) keep their places.
+    Groups whose units contain others (heads), and those of more than ``LARGEST`` units, keep their places.
     """
     touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
-    plain = [g for g, p in plans.items() if not p.inner]
+    sizes = {g: len(similarity.transform.structure.sorts[p.atom].units) for g, p in plans.items()}
+    plain = [g for g, p in plans.items() if not p.inner and sizes[g] <= LARGEST]
     pairs = [(g, h) for g in plain for h in plain if g != h and touched[g] & touched[h]]
     steps = []
     for n, (group, other) in enumerate(pairs, 1):
