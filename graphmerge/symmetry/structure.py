@@ -101,6 +101,20 @@ class Structure:
             found[d] = _matching(before, np.broadcast_to(classes, before.shape), d)
         return found
 
+    def first_sources(self, name: str, phi: IntArray) -> dict[int, IntArray]:
+        """The same for the first position of each class alone, where a dimension's order is one for all."""
+        found = {}
+        for d, source in self.sources(name, phi).items():
+            classes = self.labels[name][d]
+            assert classes is not None
+            if source.size == classes.size == max(source.shape):
+                first = np.zeros(source.size, dtype=bool)
+                first[np.unique(classes, return_index=True)[1]] = True
+                found[d] = np.where(
+                    first.reshape(source.shape), source, np.arange(source.size).reshape(source.shape)
+                )
+        return found
+
     def _reach(self, name: str, d: int) -> set[int]:
         """The dimensions that the order of dimension ``d`` varies along, and those that theirs vary along."""
         found: set[int] = set()

@@ -49,6 +49,10 @@ class Transform:
         sources = self._sources.get(self.names.get(name, name), {})
         return reorder(t, {d: s for d, s in sources.items() if d != skip})
 
+    def apply_first(self, name: str, t: torch.Tensor) -> torch.Tensor:
+        """Move only the first position of every unit along each dimension: no symmetry, but a control."""
+        return reorder(t, self.structure.first_sources(self.names.get(name, name), self.phi))
+
     def inverse(self) -> Transform:
         """The symmetry that undoes this one."""
         return self._with(np.argsort(self.phi))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from graphmerge.errors import TraceError, refusal
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -49,10 +51,23 @@ def module_path(node: fx.Node) -> str:
 
 
 def shape_of(node: fx.Node) -> list[tuple[int, ...]]:
-    """Shapes of the tensors that a node returns."""
+    """Shapes of the tensors that a node returns; TraceError where a size depends on the data."""
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else [value]
-    return [tuple(int(n) for n in v.shape) for v in values if isinstance(v, torch.Tensor)]
+    shapes = [tuple(v.shape) for v in values if isinstance(v, torch.Tensor)]
+    if any(not isinstance(n, int) for shape in shapes for n in shape):
+        raise TraceError(
+            refusal(
+                f"{node.target} in {module_path(node) or 'the model itself'} makes a tensor whose size depends"
+                " on the data.",
+                expected="the same shapes for all data",
+                seen=", ".join(map(str, shapes)),
+                means="which positions belong together cannot be told before the data is there",
+                fix="use a form of fixed size: torch.where or one_hot instead of nonzero or a mask as index;"
+                ' in Hugging Face models experts_implementation="batched_mm" or "grouped_mm"',
+            )
+        )
+    return shapes
 
 
 def first_difference(ours: Program, theirs: Program) -> str | None:
