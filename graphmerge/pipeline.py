@@ -97,10 +97,7 @@ def merge_models(
     """
     say("tracing")
     graph = trace(model, args, kwargs, strict=strict)
-    units = sum(g.units for g in graph.groups)
-    say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
-    verification = verify(graph, model, seed, progress=progress).require()
-    say(f"all groups hold (largest relative change {verification.max_error:.1e})")
+    graph, verification = prove(graph, model, seed, say, progress)
     if all(torch.equal(t, b[n]) for n, t in a.items()):
         say("the two models are identical: the merge gives them back")
     data, held_out = split(data)
@@ -117,6 +114,23 @@ def merge_models(
     endpoints = tuple(evaluate(model, s, test) for s in (a, b)) if test else ()
     together = ensemble(model, (a, b), test) if test else None
     return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
+
+
+def prove(
+    graph: ModelGraph, model: nn.Module, seed: int, say: Progress = silent, progress: Progress = silent
+) -> tuple[ModelGraph, Verification]:
+    """Run the model with every group; the graph with those frozen of which nothing was seen.
+
+    Raises GateError where a symmetry fails.
+    """
+    units = sum(g.units for g in graph.groups)
+    say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
+    verification = verify(graph, model, seed, progress=progress).require()
+    say(f"all groups hold (largest relative change {verification.max_error:.1e})")
+    if verification.unobservable:
+        say(f"kept in place, for nothing shows when they move: {', '.join(verification.unobservable)}")
+        graph = graph.freeze(verification.unobservable)
+    return graph, verification
 
 
 def repairs(

@@ -2,8 +2,20 @@
 
 from graphmerge.axes import rules as _rules
 from graphmerge.axes.registry import RULES, Call, Registry
-from graphmerge.axes.units import ANY, FIXED, Link, Universe, Value, Where, fixed_value
+from graphmerge.axes.units import ANY, FIXED, Link, Universe, Value, Where, Whole, fixed_value
 
 assert _rules
 
-__all__ = ["ANY", "FIXED", "RULES", "Call", "Link", "Registry", "Universe", "Value", "Where", "fixed_value"]
+__all__ = [
+    "ANY",
+    "FIXED",
+    "RULES",
+    "Call",
+    "Link",
+    "Registry",
+    "Universe",
+    "Value",
+    "Where",
+    "Whole",
+    "fixed_value",
+]

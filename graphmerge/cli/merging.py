@@ -14,9 +14,8 @@ from graphmerge.cli.spec import load_data, parse_dtype
 from graphmerge.errors import InputError, UsageError
 from graphmerge.files import same_bytes, staged_output
 from graphmerge.match import match as match_models
-from graphmerge.pipeline import merge_models
+from graphmerge.pipeline import merge_models, prove
 from graphmerge.symmetry import trace
-from graphmerge.symmetry.verify import verify as verify_graph
 
 First = Annotated[str, typer.Argument(metavar="A", help="First checkpoint; the result is in its frame.")]
 Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
@@ -52,8 +51,7 @@ def match(
             raise UsageError(f"{target} exists; pass --force to replace it")
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
         states = [load_weights(module, path, talk).state for path in (a, b)]
-        graph = trace(module, args, kwargs)
-        verify_graph(graph, module, seed, progress=talk.tick).require()
+        graph, _ = prove(trace(module, args, kwargs), module, seed, talk.say, talk.tick)
         found = match_models(
             graph, states[0], states[1], method, load_data(data) if data else None, seed,
             restarts=restarts, progress=talk.tick,

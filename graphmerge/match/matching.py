@@ -140,7 +140,7 @@ def _match_activations(
     if data is None:
         raise UsageError("activation matching needs data: an iterable of batches (inputs, targets)")
     states = [state_of(m) for m in (a, b)]
-    features = feature_graph(graph.model, data)
+    features = feature_graph(graph.model, data).freeze(graph.frozen)
     structure = feature_labels(features)
     work = plans(features, structure, structure.labels)
     sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]

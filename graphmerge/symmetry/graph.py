@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +13,7 @@ import networkx as nx
 import numpy as np
 from torch import nn
 
-from graphmerge.axes import RULES, Registry, Where
+from graphmerge.axes import RULES, Registry, Where, Whole
 from graphmerge.errors import TraceError, UsageError, refusal
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
@@ -71,12 +72,17 @@ class ModelGraph:
     @cached_property
     def groups(self) -> tuple[SymmetryGroup, ...]:
         """All symmetry groups, in the order of the parameters that they move."""
-        return tuple(g for _, g in self._named)
+        return tuple(g for k, g in self._named if k not in self.structure.frozen)
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of groups that are kept in place, by ``freeze`` or because nobody reads their units."""
+        return tuple(g.name for k, g in self._named if k in self.structure.frozen)
 
     @cached_property
     def atom_of(self) -> dict[str, int]:
         """The atom of the structure behind each group name."""
-        return {g.name: k for k, g in self._named}
+        return {g.name: k for k, g in self._named if k not in self.structure.frozen}
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -85,8 +91,9 @@ class ModelGraph:
 
     @cached_property
     def _named(self) -> list[tuple[int, SymmetryGroup]]:
-        members = _members(self.structure)
-        atoms = [k for k in self.structure.atoms if members[k]]
+        whole = replace(self.structure, frozen=frozenset())  # names stay when groups are frozen
+        members = _members(whole)
+        atoms = [k for k in whole.atoms if members[k]]
         order = {n: i for i, n in enumerate(self.structure.labels)}
         atoms.sort(
             key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k)))
@@ -141,8 +148,15 @@ class ModelGraph:
         atoms = set(self.structure.atoms)
         return {k for k in range(len(self.structure.sorts)) if not self.structure.ancestors(k) & atoms}
 
+    @cached_property
+    def _unread(self) -> frozenset[int]:
+        return unread(self.structure, self.facts)
+
     def _reason(self, name: str, dim: int) -> str:
         place = (name, dim)
+        classes = self.structure.labels[name][dim]
+        if classes is not None and self._unread & set(self.structure.sort_of[classes].ravel().tolist()):
+            return "no operator reads its units at these shapes"
         if place in self.constraints:
             nearest = nx.single_source_shortest_path_length(self.constraints, place)
             reasons = [(n, v[1]) for v, n in nearest.items() if v[0] == "fixed"]
@@ -236,9 +250,27 @@ class ModelGraph:
             )
 
     def freeze(self, groups: Sequence[str]) -> ModelGraph:
-        """The same graph with these groups kept in place."""
-        frozen = self.structure.frozen | {self.atom_of[g] for g in groups}
+        """The same graph with these groups kept in place; a name may be a pattern such as ``layer3.*``."""
+        found = {g: [k for k, x in self._named if fnmatchcase(x.name, g)] for g in groups}
+        strange = [g for g, atoms in found.items() if not atoms]
+        if strange:
+            known = ", ".join(g.name for g in self.groups[:5])
+            raise UsageError(f"no group is called {strange[0]!r}; there are e.g. {known}")
+        frozen = self.structure.frozen | {k for atoms in found.values() for k in atoms}
         return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
+
+
+def unread(structure: Structure, facts: Facts) -> frozenset[int]:
+    """Sorts that stand along one dimension of one parameter, and in no value that an operator returns.
+
+    They are the part of a table that a slice leaves out: at other shapes it may be read, and then
+    its order counts, so that not to see it move proves nothing.
+    """
+    labels = [x.ravel() for v in facts.values.values() for x in v.labels or () if not isinstance(x, Whole)]
+    seen = np.unique(np.concatenate([np.zeros(0, np.int64), *labels]))
+    read = set(structure.sort_of[structure.classes[seen]].tolist())
+    whole = replace(structure, frozen=frozenset())
+    return frozenset(k for k, places in _members(whole).items() if len(places) == 1 and k not in read)
 
 
 def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
@@ -298,4 +330,6 @@ def trace(
             "  Without strict=True all that they touch is fixed and reported."
             " To do: state a rule for the operator."
         )
-    return ModelGraph(model, program, build(facts.universe, facts.parameters), facts)
+    structure = build(facts.universe, facts.parameters)
+    structure = replace(structure, frozen=structure.frozen | unread(structure, facts))
+    return ModelGraph(model, program, structure, facts)

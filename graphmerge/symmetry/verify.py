@@ -10,6 +10,7 @@ noise of its own arithmetic is measured, and is what the error is judged against
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +87,8 @@ def verify(
     """Prove the groups of ``graph`` by running ``model``, on copies: the model itself is not touched.
 
     A model whose outputs differ from run to run is judged against that difference. Raises UsageError
-    for a model without weights (on the meta device), GateError where two runs differ so much that
-    nothing could be proved.
+    for a model without weights (on the meta device) or without finite outputs, GateError where two runs
+    differ so much that nothing could be proved.
     """
     runner = _Runner(graph, model, seed)
     tolerance, noise = _tolerance(graph, runner)
@@ -104,7 +105,7 @@ def verify(
         if not hidden:
             break
         progress(f"verifying: other weights to show {len(hidden)} groups that did not show")
-        runner = _Runner(graph, model, seed + draw)
+        runner = _Runner(graph, model, seed + draw, gentle=draw % 2 == 1)
         level = max(tolerance, _tolerance(graph, runner)[0])
         for group in hidden:
             error = runner.error(graph.random_transform(seed, [group.name]).apply(runner.state))
@@ -152,7 +153,7 @@ def _unsteady(graph: ModelGraph, difference: float) -> str:
 class _Runner:
     """A randomised copy of the model, in float64 where it permits it, with its reference outputs."""
 
-    def __init__(self, graph: ModelGraph, model: nn.Module, seed: int) -> None:
+    def __init__(self, graph: ModelGraph, model: nn.Module, seed: int, gentle: bool = False) -> None:
         if any(p.device.type == "meta" for p in model.parameters()):
             raise UsageError("the model has no weights (meta device): verify needs a model that runs")
         self.graph = graph
@@ -164,12 +165,22 @@ class _Runner:
         self.dtype = torch.float64
         self.model.to(self.dtype)
         original = {name: t.clone() for name, t in self.state.items()}
-        self._randomise(gentle=False)
+        self._randomise(gentle)
         self._prepare(args, kwargs)
-        if not all(bool(torch.isfinite(t).all()) for t in self.reference):
+        if not gentle and not all(bool(torch.isfinite(t).all()) for t in self.reference):
             self.model.load_state_dict(original)
             self._randomise(gentle=True)
             self._prepare(args, kwargs)
+        if not all(bool(torch.isfinite(t).all()) for t in self.reference):
+            raise UsageError(
+                refusal(
+                    "The model returns NaN or infinity on inputs like the example.",
+                    expected="finite outputs, with random weights and with its own, slightly changed",
+                    seen="values that are not finite",
+                    means="nothing that is done to the weights can be seen in them",
+                    fix="give an example of the size and range that the model is made for",
+                )
+            )
 
     def _prepare(self, args: Any, kwargs: Any) -> None:
         """Inputs and reference outputs; in float32 where an operator has no float64 kernel."""
@@ -302,4 +313,4 @@ def _tensors(x: Any) -> Iterator[torch.Tensor]:
 def _change(before: torch.Tensor, after: torch.Tensor) -> float:
     scale = before.abs().max().item() if before.numel() else 0.0
     change = (before - after).abs().max().item() if before.numel() else 0.0
-    return change / scale if scale else change
+    return (change / scale if scale else change) if math.isfinite(change) else math.inf

@@ -58,8 +58,8 @@ def shape_of(node: fx.Node) -> list[tuple[int, ...]]:
     if any(not isinstance(n, int) for shape in shapes for n in shape):
         raise TraceError(
             refusal(
-                f"{node.target} in {module_path(node) or 'the model itself'} makes a tensor whose size depends"
-                " on the data.",
+                f"{node.target} in {module_path(node) or 'the model itself'} makes a tensor of a size that"
+                " depends on the data.",
                 expected="the same shapes for all data",
                 seen=", ".join(map(str, shapes)),
                 means="which positions belong together cannot be told before the data is there",

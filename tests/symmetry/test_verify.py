@@ -134,3 +134,37 @@ def test_a_model_without_weights_cannot_be_run() -> None:
         model, x = Cumulative(), torch.randn(4, 5)
     with pytest.raises(gm.UsageError, match="meta device"):
         gm.verify(gm.trace(model, (x,)), model)
+
+
+class Positions(nn.Module):
+    """A table of which only as many rows are read as the input is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.table = nn.Parameter(torch.randn(20, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.two(torch.relu(self.one(x) + self.table[: x.shape[1]]))
+        return out
+
+
+def test_what_is_not_read_at_these_shapes_stays() -> None:
+    """The other rows of the table could change places unseen, and would break a longer input."""
+    model = Positions()
+    graph = gm.trace(model, (torch.randn(2, 5, 4),))
+    assert [(g.name, g.size) for g in graph.groups] == [("one", 8)]
+    assert "no operator reads" in next(f.reason for f in graph.fixed if f.parameter == "table")
+    moved = graph.random_transform(1).apply(model.state_dict())
+    long = torch.randn(2, 13, 4)
+    assert torch.allclose(torch.func.functional_call(model, moved, (long,)), model(long), atol=1e-5)
+
+
+def test_groups_are_frozen_by_name_or_pattern_and_keep_their_names() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    graph = gm.trace(model, (torch.randn(2, 4),))
+    assert [g.name for g in graph.freeze(["0"]).groups] == ["2"]
+    assert graph.freeze(["*"]).groups == ()
+    assert graph.freeze(["0"]).frozen == ("0",)
+    with pytest.raises(gm.UsageError, match="no group is called 'layer3'"):
+        graph.freeze(["layer3"])

@@ -1,0 +1,82 @@
+"""The whole path in one call: what is kept, what stays in place, and what is said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphmerge as gm
+from models_zoo.data import batches
+from models_zoo.registry import load
+
+
+class Summed(nn.Module):
+    """Pairs of hidden units are added up at once: their order never shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.two(torch.relu(self.one(x).unflatten(-1, (4, 2)).sum(-1)))
+        return out
+
+
+def states(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Two random initialisations."""
+    torch.manual_seed(0)
+    return tuple({n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2))  # type: ignore[return-value]
+
+
+def test_a_group_that_does_not_show_is_kept_in_place() -> None:
+    model, said = Summed(), list[str]()
+    a, b = states(model)
+    hidden = gm.verify(gm.trace(model, (torch.randn(5, 4),)), model).unobservable
+    result = gm.merge_models(model, a, b, (torch.randn(5, 4),), say=said.append)
+    assert result.graph.frozen == hidden
+    assert bool(hidden) == any("kept in place" in line for line in said)
+    assert result.alignment is not None
+    assert not set(result.alignment.transform.moved_units()) & set(hidden)
+
+
+def test_without_data_the_aligned_average_is_taken_unmeasured() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    a, b = states(model)
+    result = gm.merge_models(model, a, b, (torch.randn(5, 4),))
+    assert [c.name for c in result.candidates] == ["naive", "weight matching"]
+    assert result.kept.name == "weight matching"
+    assert result.kept.score is None
+
+
+def test_identical_models_are_given_back() -> None:
+    model, said = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), list[str]()
+    a, _ = states(model)
+    result = gm.merge_models(model, a, dict(a), (torch.randn(5, 4),), say=said.append)
+    assert any("identical" in line for line in said)
+    assert all(torch.allclose(result.kept.state[n], t) for n, t in a.items())
+
+
+def test_a_real_pair_is_merged_and_the_choice_is_made_on_data_held_out() -> None:
+    a, b = load("mlp", 0), load("mlp", 1)
+    data, test = (list(batches(split, limit=2000)) for split in ("train", "test"))
+    result = gm.merge_models(a, a.state_dict(), b.state_dict(), (data[0][0][:3],), data=data, test=test)
+    found = {c.name: c for c in result.candidates}
+    naive, kept = found["naive"].score, result.kept.score
+    assert naive is not None
+    assert kept is not None
+    assert kept.accuracy > naive.accuracy + 0.15
+    assert kept.accuracy > min(s.accuracy for s in result.endpoints) - 0.02
+    assert result.kept.held_out is not None
+    assert result.kept.held_out.samples < 2000
+    assert kept.samples == 2000
+    assert result.ensemble is not None
+
+
+def test_one_batch_cannot_be_held_out_from() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    a, b = states(model)
+    with pytest.raises(gm.InputError, match="at least 2"):
+        gm.merge_models(
+            model, a, b, (torch.randn(5, 4),), data=[(torch.randn(40, 4), torch.zeros(40).long())]
+        )
