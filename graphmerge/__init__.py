@@ -8,7 +8,16 @@ from graphmerge.match import Alignment, load_alignment, match
 from graphmerge.merge import average, merge
 from graphmerge.pipeline import MergeResult, merge_models
 from graphmerge.repair import repair, reset_batchnorm
-from graphmerge.symmetry import ModelGraph, SymmetryGroup, Transform, Verification, trace, verify
+from graphmerge.symmetry import (
+    ModelGraph,
+    SymmetryGroup,
+    Transform,
+    Verification,
+    check_rule,
+    rule,
+    trace,
+    verify,
+)
 
 __all__ = [
     "Alignment",
@@ -27,6 +36,7 @@ __all__ = [
     "Verification",
     "average",
     "barrier",
+    "check_rule",
     "ensemble",
     "evaluate",
     "export_onnx",
@@ -37,6 +47,7 @@ __all__ = [
     "merge_models",
     "repair",
     "reset_batchnorm",
+    "rule",
     "save_checkpoint",
     "trace",
     "verify",

@@ -1,5 +1,7 @@
 """Symmetry: the groups of a traced model, their transforms, and the proof that they hold."""
 
+from graphmerge.symmetry.check import check_call as check_rule
+from graphmerge.symmetry.custom import rule
 from graphmerge.symmetry.graph import FixedAxis, ModelGraph, SymmetryGroup, trace
 from graphmerge.symmetry.transform import Transform
 from graphmerge.symmetry.verify import GroupCheck, Verification, verify
@@ -11,6 +13,8 @@ __all__ = [
     "SymmetryGroup",
     "Transform",
     "Verification",
+    "check_rule",
+    "rule",
     "trace",
     "verify",
 ]

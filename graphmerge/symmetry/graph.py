@@ -250,12 +250,16 @@ class ModelGraph:
             )
 
     def freeze(self, groups: Sequence[str]) -> ModelGraph:
-        """The same graph with these groups kept in place; a name may be a pattern such as ``layer3.*``."""
-        found = {g: [k for k, x in self._named if fnmatchcase(x.name, g)] for g in groups}
+        """The same graph with groups kept in place: those named, and those that move a parameter named.
+
+        A name may be a pattern such as ``layer3.*``. Raises UsageError where one fits nothing.
+        """
+        called = [(k, {x.name, *(p for p, _ in x.members)}) for k, x in self._named]
+        found = {g: [k for k, names in called if any(fnmatchcase(n, g) for n in names)] for g in groups}
         strange = [g for g, atoms in found.items() if not atoms]
         if strange:
             known = ", ".join(g.name for g in self.groups[:5])
-            raise UsageError(f"no group is called {strange[0]!r}; there are e.g. {known}")
+            raise UsageError(f"no group or parameter is called {strange[0]!r}; there are e.g. {known}")
         frozen = self.structure.frozen | {k for atoms in found.values() for k in atoms}
         return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
 
@@ -312,6 +316,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     strict: bool = False,
+    freeze: Sequence[str] = (),
     registry: Registry = RULES,
 ) -> ModelGraph:
     """Trace a model on example inputs and derive its symmetries.
@@ -319,6 +324,7 @@ def trace(
     The model may live on any device, ``meta`` included; its mode is restored. Choose batch and
     sequence sizes that differ from channel counts. Raises TraceError where torch.export fails,
     and, with ``strict``, where an operator has no rule (without it, what it touches is fixed).
+    ``freeze`` names groups or parameters to keep in place (see ``ModelGraph.freeze``).
     """
     program = export_program(model, args, kwargs)
     facts = propagate(program, registry)
@@ -328,8 +334,8 @@ def trace(
         raise TraceError(
             f"{len(pinned)} operator calls have no rule:\n{rows}\n"
             "  Without strict=True all that they touch is fixed and reported."
-            " To do: state a rule for the operator."
+            " To do: state a rule for the operator (graphmerge.rule)."
         )
     structure = build(facts.universe, facts.parameters)
     structure = replace(structure, frozen=structure.frozen | unread(structure, facts))
-    return ModelGraph(model, program, structure, facts)
+    return ModelGraph(model, program, structure, facts).freeze(freeze)

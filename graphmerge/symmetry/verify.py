@@ -9,9 +9,8 @@ noise of its own arithmetic is measured, and is what the error is judged against
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphmerge.errors import GateError, UsageError, listing, refusal
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+from graphmerge.trace.export import quiet_eval, ties
 from graphmerge.trace.program import module_path
 
 TOLERANCE = 1e-9
@@ -84,12 +84,17 @@ class Verification:
 def verify(
     graph: ModelGraph, model: nn.Module, seed: int = 0, *, progress: Progress = silent
 ) -> Verification:
-    """Prove the groups of ``graph`` by running ``model``, on copies: the model itself is not touched.
+    """Prove the groups of ``graph`` by running ``model`` with other weights; its own are not touched.
 
     A model whose outputs differ from run to run is judged against that difference. Raises UsageError
     for a model without weights (on the meta device) or without finite outputs, GateError where two runs
     differ so much that nothing could be proved.
     """
+    with quiet_eval(model):
+        return _verify(graph, model, seed, progress)
+
+
+def _verify(graph: ModelGraph, model: nn.Module, seed: int, progress: Progress) -> Verification:
     runner = _Runner(graph, model, seed)
     tolerance, noise = _tolerance(graph, runner)
     together = runner.error(graph.random_transform(seed).apply(runner.state))
@@ -151,72 +156,77 @@ def _unsteady(graph: ModelGraph, difference: float) -> str:
 
 
 class _Runner:
-    """A randomised copy of the model, in float64 where it permits it, with its reference outputs."""
+    """The model under weights drawn anew, in float64 where it permits it, with its reference outputs.
+
+    The module is not copied (not every module can be) and not changed: its parameters and buffers are
+    replaced for the time of each call.
+    """
 
     def __init__(self, graph: ModelGraph, model: nn.Module, seed: int, gentle: bool = False) -> None:
         if any(p.device.type == "meta" for p in model.parameters()):
             raise UsageError("the model has no weights (meta device): verify needs a model that runs")
-        self.graph = graph
-        self.model = copy.deepcopy(model).eval()
-        for p in self.model.parameters():
-            p.requires_grad_(False)
+        self.graph, self.model, self.dtype = graph, model, torch.float64
         self.generator = torch.Generator().manual_seed(seed)
-        args, kwargs = graph.program.example
-        self.dtype = torch.float64
-        self.model.to(self.dtype)
-        original = {name: t.clone() for name, t in self.state.items()}
-        self._randomise(gentle)
-        self._prepare(args, kwargs)
-        if not gentle and not all(bool(torch.isfinite(t).all()) for t in self.reference):
-            self.model.load_state_dict(original)
-            self._randomise(gentle=True)
-            self._prepare(args, kwargs)
-        if not all(bool(torch.isfinite(t).all()) for t in self.reference):
-            raise UsageError(
-                refusal(
-                    "The model returns NaN or infinity on inputs like the example.",
-                    expected="finite outputs, with random weights and with its own, slightly changed",
-                    seen="values that are not finite",
-                    means="nothing that is done to the weights can be seen in them",
-                    fix="give an example of the size and range that the model is made for",
-                )
+        tensors = (model.named_parameters, model.named_buffers)
+        own = {n: t.detach() for named in tensors for n, t in named(remove_duplicate=False)}
+        buffers = {n for n, _ in model.named_buffers(remove_duplicate=False)}
+        for kind in dict.fromkeys((gentle, True)):
+            self.state = self._drawn(own, buffers, kind)
+            self._refer()
+            if all(bool(torch.isfinite(t).all()) for t in self.reference):
+                return
+        raise UsageError(
+            refusal(
+                "The model returns NaN or infinity on inputs like the example.",
+                expected="finite outputs, with random weights and with its own, slightly changed",
+                seen="values that are not finite",
+                means="nothing that is done to the weights can be seen in them",
+                fix="give an example of the size and range that the model is made for",
             )
+        )
 
-    def _prepare(self, args: Any, kwargs: Any) -> None:
+    def _refer(self) -> None:
         """Inputs and reference outputs; in float32 where an operator has no float64 kernel."""
-        self.args, self.kwargs = self._inputs(args), self._inputs(kwargs)
         try:
+            self.args, self.kwargs = self._inputs(self.graph.program.example)
             self.reference = self.run(self.state)
         except RuntimeError:
+            if self.dtype == torch.float32:
+                raise
             self.dtype = torch.float32
-            self.model.to(self.dtype)
-            self.args, self.kwargs = self._inputs(args), self._inputs(kwargs)
-            self.reference = self.run(self.state)
+            self.state = {n: _in(t, self.dtype) for n, t in self.state.items()}
+            self._refer()
 
-    @property
-    def state(self) -> dict[str, torch.Tensor]:
-        return self.model.state_dict()
-
-    def _randomise(self, gentle: bool) -> None:
-        """Draw parameters, and the buffers that move (statistics), anew; ``gentle`` perturbs them only.
+    def _drawn(
+        self, own: Mapping[str, torch.Tensor], buffers: Set[str], gentle: bool
+    ) -> dict[str, torch.Tensor]:
+        """Parameters, and the buffers that move (statistics), drawn anew; ``gentle`` perturbs them only.
 
         Matrices get the scale at which a layer keeps the size of its input: at the small scale of
         some initialisations attention is uniform, and queries and keys could be anything.
         """
         moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.labels}
-        buffers = dict(self.model.named_buffers())
-        for name, t in self.model.state_dict().items():
-            if not t.is_floating_point() or not t.numel() or (name in buffers and name not in moving):
-                continue
-            noise = torch.randn(t.shape, generator=self.generator, dtype=torch.float64).to(t)
-            if name in buffers:
-                t.copy_(0.5 + noise.abs() if (t >= 0).all() and (t > 0).any() else 0.3 * noise)
-            elif gentle:
-                t.add_(0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1))
-            elif t.ndim > 1:
-                t.copy_(noise * (len(t) / t.numel()) ** 0.5)
+        found: dict[str, torch.Tensor] = {}
+        for name, names in ties(own).items():
+            t = _in(own[name], self.dtype)
+            fixed = name in buffers and name not in moving
+            if names[0] in found:
+                found[name] = found[names[0]]
+            elif fixed or not t.is_floating_point() or not t.numel():
+                found[name] = t
             else:
-                t.copy_((0.3 * noise) + (1 if t.mean() > 0.5 else 0))
+                found[name] = self._draw(t, name in buffers, gentle)
+        return found
+
+    def _draw(self, t: torch.Tensor, buffer: bool, gentle: bool) -> torch.Tensor:
+        noise: torch.Tensor = torch.randn(t.shape, generator=self.generator, dtype=torch.float64).to(t)
+        if buffer:
+            return noise.abs() + 0.5 if (t >= 0).all() and (t > 0).any() else 0.3 * noise
+        if gentle:
+            return t + 0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1)
+        if t.ndim > 1:
+            return noise * (len(t) / t.numel()) ** 0.5
+        return 0.3 * noise + (1 if t.mean() > 0.5 else 0)
 
     def _inputs(self, example: Any) -> Any:
         """Example inputs with floats drawn anew in the dtype of the model."""
@@ -233,10 +243,7 @@ class _Runner:
 
     def run(self, state: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """All floating outputs of the model under a state dict."""
-        with torch.no_grad():
-            out = torch.func.functional_call(
-                self.model, dict(state), self.args, self.kwargs, tie_weights=False
-            )
+        out = torch.func.functional_call(self.model, dict(state), self.args, self.kwargs, tie_weights=False)
         return [t for t in _tensors(out) if t.is_floating_point()]
 
     def error(self, state: Mapping[str, torch.Tensor]) -> float:
@@ -296,6 +303,11 @@ class _Narrowest(TorchDispatchMode):
             if depends and t.is_floating_point() and torch.finfo(t.dtype).eps > torch.finfo(self.dtype).eps:
                 self.dtype = t.dtype
         return out
+
+
+def _in(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Floating tensors in ``dtype``, others as they are."""
+    return t.to(dtype) if t.is_floating_point() else t
 
 
 def _tensors(x: Any) -> Iterator[torch.Tensor]:

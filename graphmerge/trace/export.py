@@ -47,7 +47,7 @@ def keep_table() -> dict[Any, Callable[..., Any]]:
 
 
 @contextlib.contextmanager
-def _quiet_eval(model: nn.Module) -> Iterator[None]:
+def quiet_eval(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, every module's own mode restored after; torch's chatter silenced."""
     modes = {m: m.training for m in model.modules()}
     level = logging.getLogger("torch").level
@@ -69,7 +69,7 @@ def export_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     Raises TraceError with torch's reason and the source line where the model cannot be exported.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
-    with _quiet_eval(model):
+    with quiet_eval(model):
         try:
             program = torch.export.export(model, args, kwargs, strict=False).run_decompositions(keep_table())
         except Exception as error:

@@ -164,7 +164,9 @@ def test_groups_are_frozen_by_name_or_pattern_and_keep_their_names() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     graph = gm.trace(model, (torch.randn(2, 4),))
     assert [g.name for g in graph.freeze(["0"]).groups] == ["2"]
+    assert [g.name for g in graph.freeze(["4.*"]).groups] == ["0"]
     assert graph.freeze(["*"]).groups == ()
+    assert gm.trace(model, (torch.randn(2, 4),), freeze=["0.weight"]).frozen == ("0",)
     assert graph.freeze(["0"]).frozen == ("0",)
-    with pytest.raises(gm.UsageError, match="no group is called 'layer3'"):
+    with pytest.raises(gm.UsageError, match="no group or parameter is called 'layer3'"):
         graph.freeze(["layer3"])
