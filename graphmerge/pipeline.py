@@ -84,6 +84,7 @@ def merge_models(
     seed: int = 0,
     restarts: int = 2,
     strict: bool = False,
+    freeze: Sequence[str] = (),
     say: Progress = silent,
     progress: Progress = silent,
 ) -> MergeResult:
@@ -91,12 +92,12 @@ def merge_models(
 
     ``args`` and ``kwargs`` are example inputs for tracing. ``data`` are batches to match and repair
     with, a quarter of them held out to choose by; ``test`` are batches to report on. ``say`` is told of
-    every stage, ``progress`` of every step within one.
+    every stage, ``progress`` of every step within one. ``strict`` and ``freeze`` are those of ``trace``.
     Activation matching and repair need data and are left out without. Raises what the stages raise,
     GateError where a symmetry fails verification.
     """
     say("tracing")
-    graph = trace(model, args, kwargs, strict=strict)
+    graph = trace(model, args, kwargs, strict=strict, freeze=freeze)
     graph, verification = prove(graph, model, seed, say, progress)
     if all(torch.equal(t, b[n]) for n, t in a.items()):
         say("the two models are identical: the merge gives them back")

@@ -84,6 +84,7 @@ def inspect(
     model: options.Model,
     inputs: options.Inputs,
     strict: options.Strict = False,
+    freeze: options.Freeze = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -94,7 +95,7 @@ def inspect(
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        graph = trace(module, args, kwargs, strict=strict)
+        graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
         talk.result(graph_json(graph), lambda: _show_graph(graph))
 
 
@@ -117,6 +118,7 @@ def verify(
     inputs: options.Inputs,
     weights: options.Weights = None,
     strict: options.Strict = False,
+    freeze: options.Freeze = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -127,7 +129,7 @@ def verify(
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         module, args, kwargs = prepare(model, inputs, weights, device, seed, talk)
-        graph = trace(module, args, kwargs, strict=strict)
+        graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
         talk.say(f"running the model with each of {len(graph.groups)} groups")
         result = verify_graph(graph, module, seed, progress=talk.tick)
         rows = [

@@ -37,6 +37,7 @@ def match(
     method: Annotated[str, typer.Option("--method", help="weight or activation.")] = "weight",
     data: options.Data = None,
     restarts: options.Restarts = 2,
+    freeze: options.Freeze = None,
     force: options.Force = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -51,7 +52,7 @@ def match(
             raise UsageError(f"{target} exists; pass --force to replace it")
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
         states = [load_weights(module, path, talk).state for path in (a, b)]
-        graph, _ = prove(trace(module, args, kwargs), module, seed, talk.say, talk.tick)
+        graph, _ = prove(trace(module, args, kwargs, freeze=freeze or ()), module, seed, talk.say, talk.tick)
         found = match_models(
             graph, states[0], states[1], method, load_data(data) if data else None, seed,
             restarts=restarts, progress=talk.tick,
@@ -87,6 +88,7 @@ def merge(
         bool, typer.Option("--allow-duplicate", help="Merge a file with itself.")
     ] = False,
     strict: options.Strict = False,
+    freeze: options.Freeze = None,
     force: options.Force = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -106,8 +108,8 @@ def merge(
             batches, tests = (load_data(d) if d else None for d in (data, test))
             result = merge_models(
                 module, first.state, second.state, args, kwargs, data=batches, test=tests, methods=methods,
-                weights=(1 - weight, weight), seed=seed, restarts=restarts, strict=strict, say=talk.say,
-                progress=talk.tick,
+                weights=(1 - weight, weight), seed=seed, restarts=restarts, strict=strict,
+                freeze=freeze or (), say=talk.say, progress=talk.tick,
             )  # fmt: skip
             made_by = report.recipe((a, b), model, inputs, seed, result)
             drawn = report.curves(result, (first.state, second.state), batches, tests, points, talk)

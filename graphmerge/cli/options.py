@@ -38,6 +38,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Operators without a rule are an error.")]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option("--freeze", help="Group or parameter to keep in place, e.g. 'layer3.*'; repeats."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Restarts = Annotated[
     int,

@@ -225,7 +225,7 @@ class _Runner:
         if gentle:
             return t + 0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1)
         if t.ndim > 1:
-            return noise * (len(t) / t.numel()) ** 0.5
+            return noise * math.sqrt(len(t) / t.numel())
         return 0.3 * noise + (1 if t.mean() > 0.5 else 0)
 
     def _inputs(self, example: Any) -> Any:

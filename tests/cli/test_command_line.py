@@ -101,6 +101,8 @@ def test_inspect_and_explain_show_groups_and_reasons(run: Run) -> None:
     assert "aten.relu" in text(run("explain", *MODEL, "conv.weight", "0", "--to", "fc1.weight:1"))
     assert "output" in text(run("explain", *MODEL, "fc2.weight", "0"))
     assert run("explain", *MODEL, "nothing.weight").exit_code == 2
+    kept = json.loads(run("inspect", *MODEL, "--json", "--freeze", "fc2.*").stdout)
+    assert [g["name"] for g in kept["groups"]] == ["conv"]
 
 
 def test_verify_reports_every_group(run: Run) -> None:
