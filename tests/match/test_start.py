@@ -1,0 +1,98 @@
+"""The start and the restarts of weight matching, against brute force."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import graphmerge as gm
+from graphmerge.match.descent import descend
+from graphmerge.match.matching import plans
+from graphmerge.match.refine import refine
+from graphmerge.match.start import place, place_one
+from graphmerge.match.weights import WeightSimilarity
+
+State = dict[str, torch.Tensor]
+
+
+def mlp(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+def setting(seed: int) -> tuple[gm.ModelGraph, State, State]:
+    a, b = ({n: t.double() for n, t in mlp(2 * seed + k).state_dict().items()} for k in (0, 1))
+    return gm.trace(mlp(0), (torch.randn(2, 3),)), a, b
+
+
+def best(a: State, b: State) -> float:
+    """The highest objective over all pairs of orders of the two hidden layers."""
+    found = []
+    for p in map(list, permutations(range(5))):
+        first = (a["0.weight"] * b["0.weight"][p]).sum() + (a["0.bias"] * b["0.bias"][p]).sum()
+        for q in map(list, permutations(range(4))):
+            middle = (a["2.weight"] * b["2.weight"][q][:, p]).sum() + (a["2.bias"] * b["2.bias"][q]).sum()
+            found.append(
+                float(
+                    first
+                    + middle
+                    + (a["4.weight"] * b["4.weight"][:, q]).sum()
+                    + (a["4.bias"] * b["4.bias"]).sum()
+                )
+            )
+    return max(found)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bound_is_above_every_order_of_the_other_group(seed: int) -> None:
+    """Place group 0 with group 2 unknown: what the bound promises is what the best order of 2 can give, or more."""
+    graph, a, b = setting(seed)
+    work = plans(graph, graph.structure, graph.structure.labels)
+    trial = WeightSimilarity(a, b, graph.identity())
+    place_one(trial, work["0"], {work["2"].atom})
+    rows = [torch.cat([x["0.weight"], x["0.bias"][:, None]], 1) for x in (a, b)]
+    columns = [x["2.weight"].T.sort(1).values for x in (a, b)]
+    bound = rows[0] @ rows[1].T + columns[0] @ columns[1].T
+    for i, j in np.ndindex(5, 5):
+        reached = max(float(a["2.weight"][:, i] @ b["2.weight"][list(q), j]) for q in permutations(range(4)))
+        assert bound[i, j] >= float(rows[0][i] @ rows[1][j]) + reached - 1e-9
+    value = max(float(sum(bound[i, p[i]] for i in range(5))) for p in permutations(range(5)))
+    chosen = trial.transform.targets()["0"][0].argsort()
+    assert float(bound[torch.arange(5), chosen].sum()) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_restarts_never_lose_and_end_near_the_optimum(seed: int) -> None:
+    graph, a, b = setting(seed)
+    work = plans(graph, graph.structure, graph.structure.labels)
+    similarity = WeightSimilarity(a, b, graph.identity())
+    place(similarity, work)
+    descend(similarity, work, seed=0)
+    before = similarity.objective
+    after, steps = refine(similarity, work, sweep=9)
+    assert after.objective >= before
+    assert similarity.objective == before
+    assert after.objective == pytest.approx(after.measure())
+    assert [s.objective for s in steps] == sorted(s.objective for s in steps)
+    optimum = best(a, b) - float((a["4.bias"] * b["4.bias"]).sum())
+    moving = (
+        after.objective - float((a["4.bias"] * b["4.bias"]).sum())
+        if "4.bias" in graph.structure.labels
+        else after.objective
+    )
+    assert moving <= optimum + 1e-9
+    assert moving >= 0.9 * optimum
+
+
+def test_fine_tuned_models_start_from_where_they_are() -> None:
+    """The bound would tear apart what was trained together: the identity is already better."""
+    graph, a, _ = setting(0)
+    torch.manual_seed(1)
+    tuned = {n: t + 0.05 * torch.randn_like(t) for n, t in a.items()}
+    found = gm.match(graph, a, tuned)
+    assert found.transform.is_identity
+    assert found.history == ()
