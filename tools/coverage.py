@@ -4,7 +4,8 @@
 
 Every model is built with random weights, run, traced, and put through the gate with its control, in a
 worker process with a time limit. Results are appended to a file as they come: a second call goes on
-where the first stopped (``--fresh`` starts over, ``--again failed refused`` redoes these).
+where the first stopped, or from the committed table (``--fresh`` starts over, ``--again failed
+refused`` redoes these).
 
 Outcomes: *verified*; *failed* (a symmetry that does not hold, or a crash: a defect); *unseen* (a group
 whose control changes nothing, so that nothing was proved of it); *refused* (torch.export cannot trace
@@ -213,6 +214,11 @@ def main() -> None:
     options.log.parent.mkdir(parents=True, exist_ok=True)
     if options.fresh:
         options.log.unlink(missing_ok=True)
+    elif (
+        not options.log.exists() and options.out.with_suffix(".json").exists()
+    ):  # go on from what is committed
+        committed = json.loads(options.out.with_suffix(".json").read_text())
+        options.log.write_text("".join(json.dumps(r) + "\n" for r in committed))
     known = _read(options.log)
     tasks = [(f, a.name) for f in options.family for a in FAMILIES[f]() if options.match in a.name]
     sweep(

@@ -14,7 +14,7 @@ from torch import nn
 
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes, out, table
-from graphmerge.cli.spec import build_model, example_inputs, load_data, pick_device
+from graphmerge.cli.spec import build_model, example_inputs, load_data, parse_place, pick_device
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import evaluate as score_model
 from graphmerge.export import export_onnx
@@ -161,10 +161,13 @@ def verify(
 def explain(
     model: options.Model,
     inputs: options.Inputs,
-    parameter: Annotated[str, typer.Argument(help="A parameter, such as layer1.0.conv1.weight.")],
-    dim: Annotated[int, typer.Argument(help="Its dimension.")] = 0,
-    to: Annotated[
-        str | None, typer.Option("--to", help="PARAMETER:DIM: the chain of operators to it.")
+    place: Annotated[
+        str,
+        typer.Argument(metavar="PARAMETER:DIM", help="A dimension, such as layer1.0.conv1.weight:0."),
+    ],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[PARAMETER:DIM]", help="Why it moves together with this one, or not."),
     ] = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -175,13 +178,8 @@ def explain(
     with exit_codes(debug):
         talk = Talk(True, as_json)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        other = None
-        if to:
-            name, _, axis = to.rpartition(":")
-            if not axis.isdigit():
-                raise UsageError(f"--to {to!r}: expected PARAMETER:DIM, such as fc.weight:1")
-            other = (name, int(axis))
-        text = trace(module, args, kwargs).explain(parameter, dim, other)
+        graph = trace(module, args, kwargs)
+        text = graph.explain(*parse_place(place), parse_place(other) if other else None)
         talk.result({"explanation": text}, lambda: out.print(text, markup=False))
 
 

@@ -74,6 +74,14 @@ def parse_input(text: str) -> tuple[str | None, tuple[int, ...], torch.dtype]:
     return found[1], tuple(int(n) for n in found[2].split("x")), parse_dtype(found[3] or "float32")
 
 
+def parse_place(text: str) -> tuple[str, int]:
+    """``fc.weight:1``: a parameter and one of its dimensions."""
+    name, _, axis = text.rpartition(":")
+    if not name or not axis.isdigit():
+        raise UsageError(f"{text!r}: expected PARAMETER:DIM, such as fc.weight:1")
+    return name, int(axis)
+
+
 def example_inputs(
     texts: Sequence[str], device: torch.device, seed: int
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:

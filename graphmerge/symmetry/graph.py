@@ -187,8 +187,7 @@ class ModelGraph:
         place = self._place(parameter, dim)
         lines = [f"{place[0]} dimension {dim} ({self.structure.shapes[place[0]][dim]} positions)"]
         if to is not None:
-            other = self._place(*to)
-            return "\n".join([*lines, f"  to {other[0]} dimension {other[1]}:", *self._path(place, other)])
+            return "\n".join([*lines, *self._between(place, self._place(*to))])
         mine = [g for g in self.groups if place in g.members]
         for g in mine:
             copies = f"{g.copies} x " if g.copies > 1 else ""
@@ -200,6 +199,13 @@ class ModelGraph:
             reason = self._reason(*place)
             lines += [f"  is fixed: {reason}", *self._path(place, ("fixed", reason))]
         return "\n".join(lines)
+
+    def _between(self, a: Place, b: Place) -> list[str]:
+        """Whether two dimensions move together, and the operators on the way."""
+        shared = [g.name for g in self.groups if a in g.members and b in g.members]
+        found = f"moves with {b[0]} dimension {b[1]}" if shared else f"is not tied to {b[0]} dimension {b[1]}"
+        by = f", by group {', '.join(shared)}:" if shared else ": no group moves both"
+        return [f"  {found}{by}", *(self._path(a, b) if shared else [])]
 
     def _place(self, parameter: str, dim: int) -> Place:
         name = self.names.get(parameter, parameter)

@@ -97,10 +97,12 @@ def test_inspect_and_explain_show_groups_and_reasons(run: Run) -> None:
     assert "fc1" in shown.stdout
     found = json.loads(run("inspect", *MODEL, "--json").stdout)
     assert [(g["name"], g["size"]) for g in found["groups"]] == [("conv", 8), ("fc1", 12)]
-    assert "conv.bias dimension 0" in text(run("explain", *MODEL, "conv.weight", "0"))
-    assert "aten.relu" in text(run("explain", *MODEL, "conv.weight", "0", "--to", "fc1.weight:1"))
-    assert "output" in text(run("explain", *MODEL, "fc2.weight", "0"))
-    assert run("explain", *MODEL, "nothing.weight").exit_code == 2
+    assert "conv.bias dimension 0" in text(run("explain", *MODEL, "conv.weight:0"))
+    assert "aten.relu" in text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:1"))
+    assert "not tied" in text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:0"))
+    assert "output" in text(run("explain", *MODEL, "fc2.weight:0"))
+    assert run("explain", *MODEL, "nothing.weight:0").exit_code == 2
+    assert run("explain", *MODEL, "conv.weight").exit_code == 2
     kept = json.loads(run("inspect", *MODEL, "--json", "--freeze", "fc2.*").stdout)
     assert [g["name"] for g in kept["groups"]] == ["conv"]
 
