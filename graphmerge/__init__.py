@@ -6,7 +6,7 @@ from graphmerge.export import export_onnx
 from graphmerge.files import load_checkpoint, save_checkpoint
 from graphmerge.match import Alignment, load_alignment, match
 from graphmerge.merge import average, merge
-from graphmerge.pipeline import MergeResult, merge_models
+from graphmerge.pipeline import MergeResult, merge_models, prove
 from graphmerge.repair import repair, reset_batchnorm
 from graphmerge.symmetry import (
     ModelGraph,
@@ -45,6 +45,7 @@ __all__ = [
     "match",
     "merge",
     "merge_models",
+    "prove",
     "repair",
     "reset_batchnorm",
     "rule",

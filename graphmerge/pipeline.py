@@ -8,6 +8,7 @@ data is for reporting only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,7 +100,7 @@ def merge_models(
     say("tracing")
     graph = trace(model, args, kwargs, strict=strict, freeze=freeze)
     graph, verification = prove(graph, model, seed, say, progress)
-    if all(torch.equal(t, b[n]) for n, t in a.items()):
+    if all(n in b and torch.equal(t, b[n]) for n, t in a.items()):
         say("the two models are identical: the merge gives them back")
     data, held_out = split(data)
     test = test or held_out
@@ -111,14 +112,14 @@ def merge_models(
         if ties := alignments[method].notes.get("ambiguous"):
             say(f"units with a twin, of which either could have been chosen: {ties}")
     candidates = _candidates(graph, (a, b), alignments, weights, data, held_out, test, say)
-    kept = _choose(candidates)
+    kept = choose(candidates)
     endpoints = tuple(evaluate(model, s, test) for s in (a, b)) if test else ()
     together = ensemble(model, (a, b), test) if test else None
     return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
 
 
 def prove(
-    graph: ModelGraph, model: nn.Module, seed: int, say: Progress = silent, progress: Progress = silent
+    graph: ModelGraph, model: nn.Module, seed: int = 0, say: Progress = silent, progress: Progress = silent
 ) -> tuple[ModelGraph, Verification]:
     """Run the model with every group; the graph with those frozen of which nothing was seen.
 
@@ -154,17 +155,22 @@ def repairs(
     return table
 
 
-def _choose(candidates: Sequence[Candidate]) -> Candidate:
+def choose(candidates: Sequence[Candidate]) -> Candidate:
     """The first candidate that no later one beats by ``MARGIN``; the first aligned one without data."""
     aligned = [c for c in candidates if c.matching != "none"]
     kept = candidates[0]
     if (kept.held_out or kept.score) is None:
         return aligned[0] if aligned else kept
     for c in candidates[1:]:
-        now, new = kept.held_out or kept.score, c.held_out or c.score
-        if now and new and new.loss < (1 - MARGIN) * now.loss:
+        if _loss(c) < (1 - MARGIN) * _loss(kept):
             kept = c
     return kept
+
+
+def _loss(candidate: Candidate) -> float:
+    """The loss to choose by; infinite where it is not a number."""
+    score = candidate.held_out or candidate.score
+    return score.loss if score and math.isfinite(score.loss) else math.inf
 
 
 def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:

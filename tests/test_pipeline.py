@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import graphmerge as gm
+from graphmerge.evaluate import Score
+from graphmerge.pipeline import Candidate, choose
 from models_zoo.data import batches
 from models_zoo.registry import load
 
@@ -80,3 +82,11 @@ def test_one_batch_cannot_be_held_out_from() -> None:
         gm.merge_models(
             model, a, b, (torch.randn(5, 4),), data=[(torch.randn(40, 4), torch.zeros(40).long())]
         )
+
+
+def test_a_candidate_that_gives_nan_is_never_kept() -> None:
+    candidates = [
+        Candidate("naive", "none", "none", {}, Score(float("nan"), 0.1, 10), None),
+        Candidate("aligned", "weight", "none", {}, Score(2.0, 0.3, 10), None),
+    ]
+    assert choose(candidates).name == "aligned"

@@ -147,7 +147,13 @@ def verify(
             "tolerance": result.tolerance,
             "noise": result.noise,
             "groups": [
-                {"name": g.name, "error": g.error, "control": g.control, "passed": g.passed}
+                {
+                    "name": g.name,
+                    "error": g.error,
+                    "control": g.control,
+                    "passed": g.passed,
+                    "observable": g.observable,
+                }
                 for g in result.groups
             ],
         }

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -76,7 +77,7 @@ def exit_codes(debug: bool) -> Iterator[None]:
             raise
         _refuse(str(error))
         raise SystemExit(error.exit_code) from error
-    except MemoryError as error:
+    except (MemoryError, torch.OutOfMemoryError) as error:
         _refuse("out of memory; try a smaller batch (--input), or --device cpu")
         raise SystemExit(5) from error
     except KeyboardInterrupt as error:

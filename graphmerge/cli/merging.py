@@ -22,7 +22,7 @@ Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
 
 
 def _refuse_same(a: str, b: str, allowed: bool) -> None:
-    if not allowed and Path(a).exists() and Path(b).exists() and same_bytes(a, b):
+    if not allowed and Path(a).is_file() and Path(b).is_file() and same_bytes(a, b):
         raise InputError(
             f"{a} and {b} hold the same bytes: merging them gives them back; pass --allow-duplicate to go on"
         )
@@ -100,6 +100,10 @@ def merge(
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         methods, wanted = _methods(method, data), parse_dtype(dtype) if dtype else None
+        if wanted and not wanted.is_floating_point:
+            raise UsageError(f"--dtype {dtype}: expected a floating dtype, for weights are no whole numbers")
+        if points == 1:
+            raise UsageError("--points 1: a curve needs at least 2 points (0 draws none)")
         _refuse_same(a, b, allow_duplicate)
         size = Path(a).stat().st_size if Path(a).exists() else 0
         with staged_output(target, force, inputs=[a, b], needed_bytes=4 * size) as folder:

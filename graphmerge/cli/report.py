@@ -15,14 +15,14 @@ from torch.utils import _pytree as pytree
 from graphmerge.cli.console import Talk, out, table
 from graphmerge.evaluate import BarrierCurve, Score, barrier, save_barrier_plot
 from graphmerge.export import export_onnx
-from graphmerge.files import save_checkpoint, sha256
+from graphmerge.files import check_finite, save_checkpoint, sha256
 from graphmerge.pipeline import Batches, MergeResult, State, repairs, split
 
 
 def recipe(
     paths: Sequence[str], model: str, inputs: Sequence[str], seed: int, result: MergeResult
 ) -> dict[str, Any]:
-    """What made the result, with the hashes of its inputs; the same for the same inputs."""
+    """What was merged and what was kept, with the hashes of the inputs."""
     return {
         "graphmerge": version("graphmerge"),
         "torch": torch.__version__,
@@ -89,6 +89,7 @@ def write(
 ) -> None:  # fmt: skip
     """The checkpoint in ``dtypes``, the alignment, the plot and the report."""
     state = {n: t.to(dtypes[n]) for n, t in result.kept.state.items()}
+    check_finite(state, folder / "merged.safetensors")
     save_checkpoint(folder / "merged.safetensors", state, {"recipe": made_by})
     if result.alignment:
         result.alignment.save(folder / "alignment.safetensors")
@@ -120,8 +121,15 @@ def show(result: MergeResult, target: str) -> None:
         for name, s in rows(result)
     ]
     table(
-        "Held-out data" if result.endpoints else "No data: nothing was measured",
+        _measured_on(result),
         ("", "loss (nats)", "accuracy"),
         cells,
     )
     out.print(f"kept: {result.kept.name}; written to {target}", markup=False, soft_wrap=True)
+
+
+def _measured_on(result: MergeResult) -> str:
+    if not result.endpoints:
+        return "No data: nothing was measured"
+    same = all(c.score is c.held_out for c in result.candidates)
+    return "Part of the data that was held out" if same else "Test data (chosen by a part of --data held out)"

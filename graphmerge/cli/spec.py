@@ -52,7 +52,10 @@ def _keywords(text: str, spec: str) -> dict[str, Any]:
 def build_model(spec: str, device: torch.device) -> nn.Module:
     """The module that ``module:factory`` makes, on ``device``."""
     factory, arguments = import_object(spec)
-    model = factory(**arguments)
+    try:
+        model = factory(**arguments)
+    except Exception as error:
+        raise UsageError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{spec!r} gives a {type(model).__name__}, expected a torch.nn.Module")
     return model.to(device)
@@ -110,7 +113,10 @@ def load_data(spec: str) -> Batches:
     if spec.endswith(".npz"):
         return _from_npz(Path(spec))
     loader, arguments = import_object(spec)
-    return [tuple(batch) for batch in loader(**arguments)]
+    try:
+        return [tuple(batch) for batch in loader(**arguments)]
+    except Exception as error:
+        raise InputError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
 
 
 def _from_npz(path: Path, batch: int = 500) -> Batches:

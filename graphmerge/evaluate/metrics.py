@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from graphmerge.errors import InputError
-from graphmerge.trace.run import State, device_of, inputs_of, to_device
+from graphmerge.trace.run import State, call, device_of, split_batch, to_device
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 """Losses [..., no class axis] of single predictions, from outputs and targets."""
@@ -61,15 +61,7 @@ def ensemble(model: nn.Module, states: Sequence[State], data: Iterable[Any]) -> 
 
 def forward(model: nn.Module, state: State, args: Any, kwargs: Any) -> torch.Tensor:
     """Logits [batch, ..., class] (float32 or wider) in evaluation mode, under a state dict."""
-    modes = {m: m.training for m in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad():
-            out = torch.func.functional_call(model, dict(state), args, kwargs, tie_weights=False)
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
-    logits = logits_of(out)
+    logits = logits_of(call(model, state, args, kwargs))
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -77,13 +69,13 @@ def _score(data: Iterable[Any], device: torch.device, predict: Callable[[Any, An
     loss = torch.zeros((), dtype=torch.float64, device=device)
     right = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
-    for batch, (args, kwargs) in zip(data, inputs_of(data), strict=True):
+    for batch in data:
         if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
             raise InputError(
                 "evaluation needs batches (inputs, targets), with targets a tensor of class numbers"
             )
         targets = batch[1].to(device).reshape(-1)
-        args, kwargs = to_device((args, kwargs), device)
+        args, kwargs = to_device(split_batch(batch), device)
         log_p = predict(args, kwargs)
         log_p = log_p.reshape(-1, log_p.shape[-1])
         if len(log_p) != len(targets):

@@ -18,7 +18,7 @@ from graphmerge.errors import InputError, refusal
 PREFIX_BYTES = 8
 LIMIT_BYTES = 100_000_000
 METADATA = "__metadata__"
-SEAL = "sha256"
+SEAL = "graphmerge.sha256"
 """The metadata entry that holds the hash of the tensors, in files that graphmerge wrote."""
 UNSEALED = "0" * 64
 

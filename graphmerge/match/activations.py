@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import fx
 
 from graphmerge.axes.units import IntArray
-from graphmerge.errors import InputError
+from graphmerge.errors import InputError, UsageError
 from graphmerge.match.layout import Site
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform, trace
@@ -76,12 +76,16 @@ def _update(moments: Moments | None, a: torch.Tensor, b: torch.Tensor) -> Moment
     return moments
 
 
-def feature_graph(model: nn.Module, data: Iterable[Any]) -> ModelGraph:
-    """The model traced at the batch size of the data, so that its graph itself can run."""
+def feature_graph(graph: ModelGraph, data: Iterable[Any]) -> ModelGraph:
+    """The graph traced again at the batch size of the data, so that it can run."""
     first = next(inputs_of(data), None)
     if first is None:
         raise InputError("the data holds no batch: activation matching needs some")
-    return trace(model, *to_device(first, device_of(model.state_dict())))
+    device = device_of(graph.model.state_dict())
+    if device.type == "meta":
+        raise UsageError("the traced module has no weights (meta device): activation matching has to run it")
+    args, kwargs = to_device(first, device)
+    return trace(graph.model, args, kwargs, registry=graph.registry).freeze(graph.frozen)
 
 
 def feature_labels(graph: ModelGraph) -> Structure:

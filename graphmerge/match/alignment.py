@@ -75,9 +75,10 @@ class Alignment:
 
 def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
     """Read a saved alignment of the same architecture; InputError where it does not fit the graph."""
-    targets, saved = load_checkpoint(path), read_metadata(path)
+    saved = read_metadata(path)
     if "history" not in saved:
         raise InputError(f"{path} is no alignment: its metadata has no history of matching")
+    targets = load_checkpoint(path) if saved["moved"] else {}
     missing = graph.atom_of.keys() ^ targets.keys()
     if missing:
         raise InputError(f"{path} was made for another graph: the groups differ at {sorted(missing)[0]!r}")

@@ -57,6 +57,8 @@ def match(
         raise UsageError(f"unknown matching method {method!r}; there are: weight, activation")
     start = time.perf_counter()
     states = [_parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
+    common = {n: torch.promote_types(t.dtype, states[1][n].dtype) for n, t in states[0].items()}
+    states = [{n: t.to(common[n]) for n, t in s.items()} for s in states]
     for model in (a, b):
         if isinstance(model, nn.Module):
             graph.require_same(model)
@@ -92,8 +94,10 @@ def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict
             raise InputError(
                 f"tensor {t.name} of the {which} model holds NaN or infinity: it cannot be matched"
             )
+        if value.is_complex():
+            raise InputError(f"tensor {t.name} of the {which} model is complex: it cannot be matched yet")
         if not t.is_buffer:
-            found[t.name] = value.float() if value.dtype != torch.float64 else value
+            found[t.name] = value.to(torch.promote_types(value.dtype, torch.float32))
     return found
 
 
@@ -140,7 +144,7 @@ def _match_activations(
     if data is None:
         raise UsageError("activation matching needs data: an iterable of batches (inputs, targets)")
     states = [state_of(m) for m in (a, b)]
-    features = feature_graph(graph.model, data).freeze(graph.frozen)
+    features = feature_graph(graph, data)
     structure = feature_labels(features)
     work = plans(features, structure, structure.labels)
     sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]

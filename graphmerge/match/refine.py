@@ -20,6 +20,9 @@ from graphmerge.progress import Progress, silent
 LARGEST = 2048
 """Assignments of more units take seconds each: too long for every pair that such a group is in."""
 
+TURNS = 50
+"""Most steps on one pair; a handful is usual."""
+
 Touched = Mapping[str, set[str]]
 
 
@@ -37,7 +40,7 @@ def refine(
     steps = []
     for n, (group, other) in enumerate(pairs, 1):
         trial = _restarted(similarity, plans, touched, group, other)
-        if trial.objective > similarity.objective * (1 + RISE):
+        if trial.objective > similarity.objective + RISE * abs(similarity.objective):
             moved = int((trial.transform.phi != similarity.transform.phi).sum())
             similarity = trial
             steps.append(Step(sweep, f"{group}, {other}", moved, similarity.objective))
@@ -52,7 +55,9 @@ def _restarted(
     trial, before = similarity.fork(), similarity.objective
     place_one(trial, plans[group], {plans[other].atom})
     turn, still = other, 0
-    while still < 2:
+    for _ in range(TURNS):
+        if still == 2:
+            break
         start = trial.objective
         still = 0 if improve(trial, plans[turn], touched[turn]) else still + 1
         gain, turn = trial.objective - start, group if turn == other else other

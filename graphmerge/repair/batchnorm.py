@@ -13,7 +13,7 @@ from graphmerge.errors import InputError
 from graphmerge.repair.sites import norms
 from graphmerge.repair.statistics import Moments
 from graphmerge.trace import Program
-from graphmerge.trace.run import State, Visit, device_of, fitting, program_for, run_together
+from graphmerge.trace.run import State, Visit, device_of, fitting, program_for, run_together, tied
 
 MIN_SAMPLES = 32
 """Fewer samples than this say too little about a mean and a variance."""
@@ -36,7 +36,8 @@ def reset_batchnorm(model: nn.Module, state: State, data: Iterable[Any]) -> dict
 
 def reset_on(program: Program, state: State, data: Iterable[Any]) -> dict[str, torch.Tensor]:
     """``reset_batchnorm`` on a graph traced at the shapes of the data."""
-    found = {n.node: (n, Moments()) for n in norms(program)}
+    pools: dict[str, Moments] = {}  # one for each BatchNorm, which may run more than once
+    found = {n.node: (n, pools.setdefault(n.mean, Moments())) for n in norms(program)}
 
     def normalise(visits: list[Visit]) -> list[Any]:
         moments = found[visits[0].node.name][1]
@@ -52,7 +53,7 @@ def reset_on(program: Program, state: State, data: Iterable[Any]) -> dict[str, t
         require_samples(samples)
         for name, value in ((norm.mean, moments.mean), (norm.var, moments.variance(unbiased=True))):
             result[name] = check_finite(torch.as_tensor(value), name).to(state[name])
-    return result
+    return tied(program, result)
 
 
 def _normalised(visit: Visit, moments: Moments) -> torch.Tensor:

@@ -28,6 +28,7 @@ from graphmerge.trace.run import (
     program_for,
     run_together,
     state_of,
+    tied,
 )
 
 DEAD = 1e-8
@@ -59,7 +60,7 @@ def repair(
     merged: State,
     endpoints: Sequence[nn.Module | State],
     data: Iterable[Any],
-    weights: Sequence[float] = (0.5, 0.5),
+    weights: Sequence[float] | None = None,
 ) -> dict[str, torch.Tensor]:
     """``merged`` with its activations repaired; see ``repair_with_report``."""
     return repair_with_report(graph, merged, endpoints, data, weights)[0]
@@ -70,18 +71,19 @@ def repair_with_report(
     merged: State,
     endpoints: Sequence[nn.Module | State],
     data: Iterable[Any],
-    weights: Sequence[float] = (0.5, 0.5),
+    weights: Sequence[float] | None = None,
 ) -> tuple[dict[str, torch.Tensor], RepairReport]:
     """Correct every site of ``merged`` to the statistics interpolated between ``endpoints``.
 
     ``endpoints`` are state dicts in one frame (the others already aligned), ``weights`` their
-    shares [model]. Statistics are per unit over batch, space and time, in float64. All batches go
-    through the merged network site by site together, so that later sites see inputs corrected by
-    the statistics of all the data. BatchNorms, if there are any, are reset first. At an endpoint
-    (all weight on one model) nothing changes but for rounding.
+    shares [model], equal by default. Statistics are per unit over batch, space and time, in float64.
+    All batches go through the merged network site by site together, so that later sites see inputs
+    corrected by the statistics of all the data. BatchNorms, if there are any, are reset first. At an
+    endpoint (all weight on one model) nothing changes but for rounding.
 
     Raises InputError where the data holds fewer than 32 samples, or gives NaN.
     """
+    weights = [1 / len(endpoints)] * len(endpoints) if weights is None else weights
     program = program_for(graph.model, data)
     found, skipped = sites(program)
     with torch.no_grad():
@@ -93,6 +95,7 @@ def repair_with_report(
         goals = {s.node: goal([t[s.node] for t in targets], weights) for s in found}
         own = _measure_corrected(program, merged, batches, found, goals)
         state, dead = _fuse(merged, found, goals, own)
+        state = tied(program, state)
     report = RepairReport(
         tuple(s.weight for s in found), tuple(s.weight for s in found if s.bias is None), dead, skipped
     )

@@ -90,7 +90,7 @@ def _site(program: Program, node: fx.Node) -> tuple[Site | None, str]:
     owned = [n for n in (node.args[w], bias_node) if isinstance(n, fx.Node)]
     if weight is None or (bias_node is not None and bias is None):
         return None, "its weight is computed, not a parameter"
-    if any(len(n.users) > 1 for n in owned) or any(len(program.tensors[n.name].names) > 1 for n in owned):
+    if any(len(n.users) > 1 for n in owned):
         return None, "its weight is used more than once"
     if "transpose" in _name(node) and len(node.args) > 6 and node.args[6] != 1:
         return None, "a transposed convolution in groups"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -15,11 +14,13 @@ from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where, Whole
 from graphmerge.errors import TraceError, UsageError, refusal
+from graphmerge.symmetry.naming import distinct, own_names
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
 from graphmerge.trace import Program, export_program
 from graphmerge.trace.program import first_difference
+from graphmerge.trace.run import device_of, to_device
 
 Place = tuple[str, int]
 
@@ -63,6 +64,7 @@ class ModelGraph:
     program: Program
     structure: Structure
     facts: Facts
+    registry: Registry = RULES
 
     @property
     def pinned(self) -> Sequence[tuple[Where, str]]:
@@ -99,7 +101,7 @@ class ModelGraph:
             key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k)))
         )
         outer = {p for k in atoms for p in self.structure.ancestors(k) - {k}}
-        names = _distinct([_names(members[k], k in outer) for k in atoms])
+        names = distinct([own_names(members[k], k in outer) for k in atoms])
         names_of = dict(zip(atoms, names, strict=True))
         found = []
         for k in atoms:
@@ -242,7 +244,7 @@ class ModelGraph:
         """
         if model is self.model:
             return
-        args, kwargs = self.program.example
+        args, kwargs = to_device(self.program.example, device_of(model.state_dict()))
         difference = first_difference(self.program, export_program(model, args, kwargs))
         if difference:
             raise TraceError(
@@ -255,13 +257,17 @@ class ModelGraph:
                 )
             )
 
+    def _fitting(self, pattern: str) -> list[int]:
+        """The atoms of groups that fit a pattern by their own name or that of a parameter."""
+        called = [(k, {x.name, *(p for p, _ in x.members)}) for k, x in self._named]
+        return [k for k, names in called if any(fnmatchcase(n, pattern) for n in names)]
+
     def freeze(self, groups: Sequence[str]) -> ModelGraph:
         """The same graph with groups kept in place: those named, and those that move a parameter named.
 
         A name may be a pattern such as ``layer3.*``. Raises UsageError where one fits nothing.
         """
-        called = [(k, {x.name, *(p for p, _ in x.members)}) for k, x in self._named]
-        found = {g: [k for k, names in called if any(fnmatchcase(n, g) for n in names)] for g in groups}
+        found = {g: [k for k, x in self._named if x.name == g] or self._fitting(g) for g in groups}
         strange = [g for g, atoms in found.items() if not atoms]
         if strange:
             known = ", ".join(g.name for g in self.groups[:5])
@@ -296,26 +302,6 @@ def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
     return {k: tuple(v) for k, v in members.items()}
 
 
-def _names(members: Sequence[Place], outer: bool) -> tuple[str, str]:
-    """The module that makes the units, the owner of the first parameter whose rows they are; and that."""
-    rows = [n for n, d in members if d == 0]
-    name = (rows or [members[0][0]])[0]
-    end = ".blocks" if outer else ""
-    return (name.rpartition(".")[0] or name) + end, name + end
-
-
-def _distinct(names: Sequence[tuple[str, str]]) -> list[str]:
-    """Short names where no two are alike, else long ones, else short ones with a number."""
-    counts = [Counter(n[k] for n in names) for k in (0, 1)]
-    clear = {short: all(counts[1][b] == 1 for a, b in names if a == short) for short, _ in names}
-    chosen: list[str] = []
-    for short, long in names:
-        base = short if counts[0][short] == 1 or not clear[short] else long
-        same = sum(n.partition("#")[0] == base for n in chosen)
-        chosen.append(f"{base}#{same + 1}" if same else base)
-    return chosen
-
-
 def trace(
     model: nn.Module,
     args: Sequence[Any],
@@ -344,4 +330,4 @@ def trace(
         )
     structure = build(facts.universe, facts.parameters)
     structure = replace(structure, frozen=structure.frozen | unread(structure, facts))
-    return ModelGraph(model, program, structure, facts).freeze(freeze)
+    return ModelGraph(model, program, structure, facts, registry).freeze(freeze)

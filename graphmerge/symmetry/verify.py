@@ -10,12 +10,13 @@ noise of its own arithmetic is measured, and is what the error is judged against
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmerge.errors import GateError, UsageError, listing, refusal
@@ -23,6 +24,7 @@ from graphmerge.progress import Progress, silent
 from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
 from graphmerge.trace.export import quiet_eval, ties
 from graphmerge.trace.program import module_path
+from graphmerge.trace.run import call
 
 TOLERANCE = 1e-9
 """Largest relative change of an output, in float64, under a symmetry."""
@@ -39,7 +41,8 @@ _CONTROL_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class GroupCheck:
-    """``error``: relative change of the outputs under the group; ``control``: under one side of it."""
+    """``error``: relative change of the outputs under the group, or under all at once where that is within
+    the tolerance; ``control``: under one side of it."""
 
     name: str
     error: float
@@ -110,11 +113,16 @@ def _verify(graph: ModelGraph, model: nn.Module, seed: int, progress: Progress) 
         if not hidden:
             break
         progress(f"verifying: other weights to show {len(hidden)} groups that did not show")
-        runner = _Runner(graph, model, seed + draw, gentle=draw % 2 == 1)
-        level = max(tolerance, _tolerance(graph, runner)[0])
+        try:
+            other = _Runner(graph, model, seed + draw, gentle=draw % 2 == 1)
+            level, _ = _tolerance(graph, other)
+        except (GateError, UsageError):
+            continue  # these weights show nothing: the groups stay hidden
         for group in hidden:
-            error = runner.error(graph.random_transform(seed, [group.name]).apply(runner.state))
-            checks[group.name] = _check(runner, group, max(error, checks[group.name].error), level, seed)
+            error = other.error(graph.random_transform(seed, [group.name]).apply(other.state))
+            found = _check(other, group, error, level, seed)
+            if found.observable or not found.passed:
+                checks[group.name] = found
     worst = max((c.error for c in checks.values()), default=0.0)
     passed = all(c.passed for c in checks.values()) and together <= tolerance
     return Verification(
@@ -169,10 +177,15 @@ class _Runner:
         self.generator = torch.Generator().manual_seed(seed)
         tensors = (model.named_parameters, model.named_buffers)
         own = {n: t.detach() for named in tensors for n, t in named(remove_duplicate=False)}
-        buffers = {n for n, _ in model.named_buffers(remove_duplicate=False)}
+        self.buffers = {n for n, _ in model.named_buffers(remove_duplicate=False)}
         for kind in dict.fromkeys((gentle, True)):
-            self.state = self._drawn(own, buffers, kind)
+            self.state = self._drawn(own, kind)
             self._refer()
+            if not self.reference:
+                raise UsageError(
+                    "the model returns no floating tensor: nothing that is done to its weights can be seen;"
+                    " trace the part of it that returns logits or features"
+                )
             if all(bool(torch.isfinite(t).all()) for t in self.reference):
                 return
         raise UsageError(
@@ -197,9 +210,7 @@ class _Runner:
             self.state = {n: _in(t, self.dtype) for n, t in self.state.items()}
             self._refer()
 
-    def _drawn(
-        self, own: Mapping[str, torch.Tensor], buffers: Set[str], gentle: bool
-    ) -> dict[str, torch.Tensor]:
+    def _drawn(self, own: Mapping[str, torch.Tensor], gentle: bool) -> dict[str, torch.Tensor]:
         """Parameters, and the buffers that move (statistics), drawn anew; ``gentle`` perturbs them only.
 
         Matrices get the scale at which a layer keeps the size of its input: at the small scale of
@@ -209,13 +220,13 @@ class _Runner:
         found: dict[str, torch.Tensor] = {}
         for name, names in ties(own).items():
             t = _in(own[name], self.dtype)
-            fixed = name in buffers and name not in moving
+            fixed = name in self.buffers and name not in moving
             if names[0] in found:
                 found[name] = found[names[0]]
             elif fixed or not t.is_floating_point() or not t.numel():
                 found[name] = t
             else:
-                found[name] = self._draw(t, name in buffers, gentle)
+                found[name] = self._draw(t, name in self.buffers, gentle)
         return found
 
     def _draw(self, t: torch.Tensor, buffer: bool, gentle: bool) -> torch.Tensor:
@@ -243,8 +254,11 @@ class _Runner:
 
     def run(self, state: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
         """All floating outputs of the model under a state dict."""
-        out = torch.func.functional_call(self.model, dict(state), self.args, self.kwargs, tie_weights=False)
-        return [t for t in _tensors(out) if t.is_floating_point()]
+        own = {
+            n: t.clone() if n in self.buffers else t for n, t in state.items()
+        }  # a call may change buffers
+        out = call(self.model, own, self.args, self.kwargs)
+        return [t for t in _tensors(out) if t.is_floating_point() or t.is_complex()]
 
     def error(self, state: Mapping[str, torch.Tensor]) -> float:
         """Largest change of an output, relative to its largest value."""
@@ -311,15 +325,12 @@ def _in(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _tensors(x: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in nested outputs, data classes included."""
-    if isinstance(x, torch.Tensor):
-        yield x
-    elif isinstance(x, Mapping):
-        for v in x.values():
-            yield from _tensors(v)
-    elif isinstance(x, list | tuple):
-        for v in x:
-            yield from _tensors(v)
+    """Every tensor in nested outputs, those of data classes included."""
+    for leaf in pytree.tree_leaves(x):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            yield from _tensors([getattr(leaf, f.name) for f in fields(leaf)])
 
 
 def _change(before: torch.Tensor, after: torch.Tensor) -> float:

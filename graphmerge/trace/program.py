@@ -87,12 +87,18 @@ def _nodes(program: Program) -> Iterator[tuple[fx.Node | None, object]]:
     for node in program.graph.graph.nodes:
         number[node] = len(number)
         if node.op == "placeholder":
-            constant = program.constants.get(node.name)
-            values = None if constant is None else constant.tolist()
-            yield node, (program.tensors.get(node.name), values, shape_of(node))
+            tensor, constant = program.tensors.get(node.name), program.constants.get(node.name)
+            yield node, (tensor and (tensor.names, tensor.is_buffer), _bytes(constant), shape_of(node))
         else:
             inputs = fx.map_arg((node.args, node.kwargs), lambda n: number[n])
             yield node, (str(node.target), str(inputs), shape_of(node))
+
+
+def _bytes(constant: torch.Tensor | None) -> bytes | None:
+    """The content of a constant, by which NaN equals NaN; nothing of one that has no data."""
+    if constant is None or constant.device.type == "meta":
+        return None
+    return constant.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _call(node: fx.Node | None) -> str:

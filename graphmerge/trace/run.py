@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from graphmerge.errors import InputError, UsageError
-from graphmerge.trace.export import export_program
+from graphmerge.trace.export import export_program, quiet_eval
 from graphmerge.trace.program import Program
 
 State = Mapping[str, torch.Tensor]
@@ -40,14 +40,37 @@ def inputs_of(data: Iterable[Any]) -> Iterator[Inputs]:
         raise UsageError(
             "the data is a one-shot iterator and is read more than once: give a list or a DataLoader"
         )
-    for batch in data:
-        x = batch[0] if isinstance(batch, list | tuple) else batch
-        if isinstance(x, Mapping):
-            yield (), dict(x)
-        elif isinstance(x, list | tuple):
-            yield tuple(x), {}
-        else:
-            yield (x,), {}
+    yield from map(split_batch, data)
+
+
+def split_batch(batch: Any) -> Inputs:
+    """The inputs of one batch as (args, kwargs)."""
+    x = batch[0] if isinstance(batch, list | tuple) else batch
+    if isinstance(x, Mapping):
+        return (), dict(x)
+    return (tuple(x), {}) if isinstance(x, list | tuple) else ((x,), {})
+
+
+def call(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay as they are.
+
+    Each parameter slot is replaced under one name: torch would restore a module that is registered
+    under two names to the weights that were put in.
+    """
+    slots = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in (*module._parameters, *module._buffers)
+    }
+    given = {name: t for name, t in state.items() if name in slots}
+    with quiet_eval(model):
+        return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
+
+
+def tied(program: Program, state: State) -> dict[str, torch.Tensor]:
+    """``state`` with every name of a tensor bound to the value of the name that the graph uses."""
+    first = {alias: t.name for t in program.tensors.values() for alias in t.names}
+    return {name: state.get(first.get(name, name), t) for name, t in state.items()}
 
 
 def to_device(x: Any, device: torch.device) -> Any:
@@ -139,7 +162,7 @@ def _value(
         if node.name in program.inputs:
             return next(given)
         if node.name in program.constants:
-            return program.constants[node.name]
+            return program.constants[node.name].to(device_of(state))
         tensor = program.tensors.get(node.name)
         return state[next(n for n in tensor.names if n in state)].detach() if tensor else None
     if node.op == "get_attr":

@@ -108,3 +108,12 @@ def test_the_plot_is_a_picture_and_the_same_each_time(tmp_path: Path) -> None:
     one, two = ((tmp_path / n).read_bytes() for n in ("one.png", "two.png"))
     assert one[:8] == b"\x89PNG\r\n\x1a\n"
     assert one == two
+
+
+def test_a_shuffling_loader_keeps_inputs_and_targets_together() -> None:
+    """The data is read once: two passes would pair the inputs of one order with the targets of another."""
+    x = torch.randn(200, 3)
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(x, x.argmax(1)), batch_size=20, shuffle=True
+    )
+    assert gm.evaluate(nn.Identity(), {}, loader).accuracy == 1.0
