@@ -19,6 +19,7 @@ import argparse
 import json
 import multiprocessing as mp
 import multiprocessing.connection
+import re
 import time
 import traceback
 import warnings
@@ -66,7 +67,7 @@ def examine(architecture: Any) -> Record:
     except gm.GraphMergeError as error:
         return {"outcome": "refused", "reason": _first_line(error)}
     except Exception:  # noqa: BLE001 - a crash of ours is what the sweep is looking for
-        return {"outcome": "failed", "reason": traceback.format_exc().strip().splitlines()[-1][:300]}
+        return {"outcome": "failed", "reason": _portable(traceback.format_exc().strip().splitlines()[-1])}
 
 
 def _examine(model: Any, args: Any, kwargs: Any) -> Record:
@@ -101,7 +102,12 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:2])}"[:300]
+    return _portable(f"{type(error).__name__}: {' '.join(lines[:2])}")
+
+
+def _portable(text: str) -> str:
+    """Without the folders of this machine."""
+    return re.sub(r"/\S*/site-packages/", "", text)[:300]
 
 
 class Worker:
