@@ -84,6 +84,7 @@ def test_an_alignment_has_the_promised_attributes(mlp: nn.Module) -> None:
     assert isinstance(float(alignment.objective), float)
     assert len(alignment.history) >= 1
     aligned = alignment.apply(b)
+    assert alignment.apply(mlp).keys() == a.keys()
     assert all(torch.equal(aligned[n], a[n]) for n in a)
     assert alignment.transform == graph.random_transform(seed=1).inverse()
 

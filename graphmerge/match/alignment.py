@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.files import load_checkpoint, read_metadata, save_checkpoint
 from graphmerge.symmetry import ModelGraph, Transform
+from graphmerge.trace.run import State, state_of
 
 START = -1
 """The sweep of the step that places all groups before the first sweep."""
@@ -48,9 +50,9 @@ class Alignment:
     restarts: tuple[float, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Model b's state dict in the frame of a."""
-        return self.transform.apply(state)
+    def apply(self, b: nn.Module | State) -> dict[str, torch.Tensor]:
+        """Model b, a module or its state dict, as a state dict in the frame of a."""
+        return self.transform.apply(state_of(b))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the transform itself."""
