@@ -50,6 +50,7 @@ def match(
         talk = Talk(quiet, as_json)
         if Path(target).exists() and not force:
             raise UsageError(f"{target} exists; pass --force to replace it")
+        _require_data(method, data)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
         states = [load_weights(module, path, talk).state for path in (a, b)]
         graph, _ = prove(trace(module, args, kwargs, freeze=freeze or ()), module, seed, talk.say, talk.tick)
@@ -132,6 +133,10 @@ def _methods(method: str, data: str | None) -> tuple[str, ...]:
     known = {"auto": ("weight", "activation"), "weight": ("weight",), "activation": ("activation",)}
     if method not in known:
         raise UsageError(f"unknown --method {method!r}; there are: {', '.join(known)}")
-    if method == "activation" and not data:
-        raise UsageError("--method activation needs --data")
+    _require_data(method, data)
     return known[method]
+
+
+def _require_data(method: str, data: str | None) -> None:
+    if method == "activation" and not data:
+        raise UsageError("--method activation needs --data: batches (inputs, targets)")

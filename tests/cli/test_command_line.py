@@ -327,6 +327,7 @@ def test_interruption_exits_130_and_leaves_the_output(
         (("inspect", "--model", "tinynet:Net(width=oops)", "--input", "2x1x4x4"), "width"),
         (("inspect", "--model", "tinynet:Net(depth=3)", "--input", "2x1x4x4"), "TypeError"),
         (("inspect", *MODEL, "--device", "tpu"), "auto, cpu, cuda"),
+        (("match", *MERGE[1:], "--out", "o", "--method", "activation"), "--data"),
         ((*MERGE, "--out", "o", "--dtype", "int64"), "floating"),
         ((*MERGE, "--out", "o", "--points", "1"), "at least 2"),
         ((*MERGE, "--out", "o", "--method", "magic"), "auto, weight, activation"),
