@@ -18,7 +18,7 @@ from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import reorder
 
 CACHE_BYTES = 2 << 30
-"""Most memory that the similarities kept by one descent (a fork counts for itself), with their tensors, take."""
+"""Most memory for the similarities that one descent keeps, with their tensors; a fork counts for itself."""
 
 PART = 0.5
 """Similarities are corrected, not computed anew, where at most this part of a dimension moved."""
