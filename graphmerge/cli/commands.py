@@ -109,7 +109,9 @@ def _show_graph(graph: ModelGraph) -> None:
         )
         for g in graph.groups
     ]
-    table(f"{len(rows)} symmetry groups", ("group", "units", "members", "within"), rows)
+    table(
+        f"{len(rows)} symmetry group{'s' * (len(rows) != 1)}", ("group", "units", "members", "within"), rows
+    )
     out.print(graph.summary().split("\n", len(graph.groups) + 1)[-1], markup=False)
 
 
