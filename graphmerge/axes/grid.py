@@ -328,15 +328,17 @@ def unrouted(u: Universe, grid: Grid, axes: Iterable[int]) -> Grid:
     return Grid(grid.shape, tuple(labels))
 
 
-def route(u: Universe, grid: Grid, axis: int, size: int) -> Grid | None:
+def route(u: Universe, grid: Grid, axis: int, size: int, onto: Labels = FIXED) -> Grid | None:
     """Positions of ``axis`` picked by an index tensor of ``size`` elements that is not known.
 
     Every position is shown in turn, so that no choice goes unseen; None where there is no room.
-    The picked dimension itself is fixed.
+    ``onto`` labels the positions that the index names; the picked dimension itself is left FIXED.
     """
     if size < grid.shape[axis]:
         return None
-    u.tie(grid.labels[axis], FIXED, axis)
+    if not isinstance(onto, Whole):
+        onto = onto.reshape([-1 if k == axis else 1 for k in range(grid.rank)])
+    u.tie(grid.labels[axis], onto, axis)
     index = np.arange(size) % grid.shape[axis]
     labels = [
         FIXED if k == axis else x if isinstance(x, Whole) or x.shape[axis] == 1 else np.take(x, index, axis)

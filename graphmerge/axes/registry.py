@@ -8,15 +8,16 @@ one rule for everything torch tags as pointwise. What is not found is fixed and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Literal
 
 import torch
 
 from graphmerge.axes.grid import Grid, unrouted
 from graphmerge.axes.rule import relate
-from graphmerge.axes.units import ANY, FIXED, Labels, Universe, Value, fixed_value
+from graphmerge.axes.units import ANY, FIXED, Labels, Positions, Universe, Value, Whole, fixed_value
 
 
 @dataclass
@@ -57,6 +58,23 @@ class Call:
         loose = value.routed.keys() if touched is None else value.routed.keys() & set(touched)
         return unrouted(self.u, Grid(value.shape, tuple(value.labels)), loose)
 
+    def named(self, value: Value, size: int) -> Value:
+        """A stand-in of shape [size] for the dimension whose positions ``value`` names."""
+        name = f"{value.name} names"
+        held = value.positions
+        if held is None or held.units is None or len(held.units) != size:
+            self.settle(value)
+            return fixed_value(name, (size,))
+        self.u.link(held.place, (name, 0))
+        return Value(name, (size,), [held.units])
+
+    def settle(self, value: Value) -> None:
+        """Keep in place what the integers of ``value`` stand for: they are used as mere numbers."""
+        held = value.positions
+        if held is not None and held.role != "count" and not isinstance(held.labels, Whole):
+            self.u.tie(held.labels, FIXED, held.axis)
+            self.u.fix(held.place, "its positions are chosen by number")
+
     def result(self, grid: Grid, source: Value, dims: Mapping[int, int] | None = None) -> list[Value]:
         """The single output with these labels; ``dims`` maps source dimensions to those of the output."""
         name, shape = self.outputs[0]
@@ -80,12 +98,17 @@ class Call:
     def fix_all(self, reason: str) -> list[Value]:
         """Fix every dimension of every tensor: always sound, and what is done where nothing is known."""
         for v in self.tensors():
+            self.settle(v)
             for axis in range(v.rank):
                 self.fix(v, axis, reason)
         return [fixed_value(name, shape) for name, shape in self.outputs]
 
 
 RuleFunction = Callable[[Call], list[Value]]
+
+Use = Literal["number", "carry", "read"]
+"""What a rule does with integers that stand for positions: takes them for numbers (so that those positions
+must stay), hands them on unchanged, or follows what they mean."""
 
 
 def fresh_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
@@ -111,28 +134,28 @@ class Registry:
     """Rules by operator name such as ``aten.linear``; a second rule for one name is an error."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, str | RuleFunction] = {}
+        self._rules: dict[str, tuple[str | RuleFunction, Use]] = {}
 
-    def add(self, name: str, rule: str | RuleFunction) -> None:
+    def add(self, name: str, rule: str | RuleFunction, integers: Use = "number") -> None:
         """Register a rule text or function for ``namespace.operator``."""
         namespace, _, op = name.partition(".")
         if name in self._rules:
             raise ValueError(f"{name} has a rule already")
         if namespace == "aten" and not hasattr(torch.ops.aten, op):
             raise ValueError(f"torch has no operator {name}")
-        self._rules[name] = rule
+        self._rules[name] = (rule, integers)
 
-    def texts(self, rules: Mapping[str, str]) -> None:
+    def texts(self, rules: Mapping[str, str], integers: Use = "number") -> None:
         """Register a table of rule texts."""
         for name, text in rules.items():
-            self.add(name, text)
+            self.add(name, text, integers)
 
-    def rule(self, *names: str) -> Callable[[RuleFunction], RuleFunction]:
+    def rule(self, *names: str, integers: Use = "number") -> Callable[[RuleFunction], RuleFunction]:
         """Register the decorated function for each name."""
 
         def decorate(function: RuleFunction) -> RuleFunction:
             for name in names:
-                self.add(name, function)
+                self.add(name, function, integers)
             return function
 
         return decorate
@@ -141,19 +164,47 @@ class Registry:
         """Every operator with a rule of its own, in alphabetical order."""
         return tuple(sorted(self._rules))
 
-    def find(self, name: str, pointwise: bool = False) -> str | RuleFunction | None:
-        """The rule for an operator, or None."""
+    def find(self, name: str, pointwise: bool = False) -> tuple[str | RuleFunction, Use] | None:
+        """The rule for an operator and what it does with integers, or None."""
         for candidate in (name, name.removesuffix("_")):
             if candidate in self._rules:
                 return self._rules[candidate]
-        return _pointwise if pointwise else None
+        return (_pointwise, "number") if pointwise else None
 
     def apply(self, call: Call, pointwise: bool = False) -> list[Value] | None:
         """State what the rule of ``call.op`` says; None where there is none."""
-        rule = self.find(call.op, pointwise)
-        if isinstance(rule, str):
-            return call.relate(rule, *call.tensors())
-        return rule(call) if rule else None
+        found = self.find(call.op, pointwise)
+        if found is None:
+            return None
+        rule, integers = found
+        carried = _common(call.tensors()) if integers == "carry" else None
+        if integers != "read" and carried is None:
+            for value in call.tensors():
+                call.settle(value)
+        results = call.relate(rule, *call.tensors()) if isinstance(rule, str) else rule(call)
+        if integers == "carry":
+            _hand_on(call.tensors(), results, carried)
+        return results
+
+
+def _common(tensors: Sequence[Value]) -> Positions | None:
+    """What the integers of all tensors stand for, where that is the same for all."""
+    held = [v.positions for v in tensors]
+    first = held[0] if held else None
+    if first is None or (not isinstance(first.labels, Whole) and first.labels.ndim > 1):
+        return None
+    return first if all(first.names_the_same(p) for p in held) else None
+
+
+def _hand_on(tensors: Sequence[Value], results: Sequence[Value], carried: Positions | None) -> None:
+    """Give the results of an operator that moves elements about what its tensors hold."""
+    for value in results:
+        whole = len(tensors) == 1 and prod(value.shape) == prod(tensors[0].shape)
+        if carried:
+            value.positions = carried if whole else replace(carried, source=value.name)
+        spread = [k for k, n in enumerate(value.shape) if n > 1]
+        if whole and tensors[0].counted is not None and len(spread) == 1:
+            value.counted = spread[0]
 
 
 def _pointwise(call: Call) -> list[Value]:

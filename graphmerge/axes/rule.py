@@ -178,10 +178,16 @@ def _may_depend(tensors: Sequence[Tensor]) -> dict[str, set[str]]:
     """For each letter the others that every tensor with the letter has too."""
     common: dict[str, set[str]] = {}
     for t in tensors:
-        names = set(t.letters) - {""}
+        names = [x for x in t.letters if x]
         for letter in names:
-            common[letter] = common.get(letter, names) & names - {letter}
+            common[letter] = common.get(letter, set(names)) & set(names) - {letter}
     return common
+
+
+def _stack(tensors: Sequence[Tensor], letter: str) -> set[str]:
+    """The first dimension of a parameter of three that nobody has read: it may be a stack of matrices."""
+    unread = [t.letters for t in tensors if t.value is not None and t.grid is None and len(t.dims) == 3]
+    return {x[0] for x in unread if letter in x[1:]}
 
 
 def _unify(
@@ -233,7 +239,7 @@ def _unify_letter(
     if not arrays and not unread:
         assert carriers, f"letter {letter!r} stands in an output only and is not fixed"
         return (), ANY
-    target_deps, target = _target(u, letter, arrays, size, allowed)
+    target_deps, target = _target(u, letter, arrays, size, allowed, _stack(tensors, letter))
     for deps, x in arrays:
         u.tie(x, _spread_over(target, target_deps, deps), -1)
     return target_deps, target
@@ -245,9 +251,10 @@ def _target(
     arrays: Sequence[tuple[tuple[str, ...], IntArray]],
     size: dict[str, int],
     allowed: dict[str, set[str]],
+    stack: set[str],
 ) -> tuple[tuple[str, ...], IntArray]:
     """The labels that all carriers of a letter share: those of one of them, else new ones."""
-    free = {m for m in allowed[letter] if letter not in allowed[m]}  # never each on the other
+    free = {m for m in allowed[letter] if letter not in allowed[m] or m in stack}  # never each on the other
     shared = set.intersection(*(set(d) for d, _ in arrays)) & allowed[letter] if arrays else free
     for deps, x in arrays:
         if set(deps) == shared:

@@ -2,13 +2,15 @@
 
 A *unit* is one position along one dimension of one tensor: a neuron, a channel, a head.
 A symmetry of a network is a permutation of all its units that every operator respects.
-Operators state just three things, and nothing is solved until all have been read:
+Operators state just four things, and nothing is solved until all have been read:
 
 ``tie``     these units move together, element by element. Where many units are tied to one
             (the 64 units of a head to the head, one per head to a shared gain) the many
             *project* onto the one: it must follow wherever they go.
 ``mark``    these units were singled out (sliced, selected, padded): no unit outside the
             marked ones may take their place.
+``allow``   these units may move only as long as those others are free to take any order (experts,
+            while the tokens that are sorted by expert are treated alike).
 ``link``    two dimensions are related, and by which operator: for people, not for the solver.
 
 A dimension is ``FIXED`` (its positions never move), ``ANY`` (the tensor is constant along it,
@@ -20,8 +22,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
@@ -63,9 +67,45 @@ class Link:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Positions:
+    """What integers say of a dimension: they change as the units of that dimension move.
+
+    ``role`` "position": each names a position along it (what a router chose); "count": how often that
+    position is named; "offset": where its entries end when all stand sorted; "order": each entry is
+    named once, in that sorted order.
+    ``labels`` are those of the dimension (along ``axis`` where they vary along others), ``place`` is its
+    tensor and dimension for people, ``source`` the tensor that first held these integers: they were not
+    chosen from since, at most reordered.
+    """
+
+    labels: Labels
+    axis: int
+    place: tuple[str, int]
+    source: str
+    role: Literal["position", "count", "offset", "order"] = "position"
+
+    def names_the_same(self, other: Positions | None) -> bool:
+        """Whether both stand for the same units in the same way."""
+        if other is None or self.role != other.role:
+            return False
+        if isinstance(self.labels, Whole) or isinstance(other.labels, Whole):
+            return self.labels is other.labels
+        return np.array_equal(self.labels, other.labels)
+
+    @property
+    def units(self) -> IntArray | None:
+        """The units named, where each number names one and they may move."""
+        plain = self.role == "position" and not isinstance(self.labels, Whole) and self.labels.ndim == 1
+        return self.labels if plain else None  # type: ignore[return-value]
+
+
 @dataclass
 class Value:
     """A tensor as the rules see it. ``labels`` is None for a parameter nobody has read yet.
+
+    ``positions`` is there where its integers stand for positions of a dimension that may move;
+    ``counted`` is a dimension along which it is 0, 1, 2, ... and nothing else.
 
     ``routed`` names, for a dimension, the index tensor that chose what stands at its positions
     (which expert serves a token). That is not known when tracing: the labels of other dimensions
@@ -76,6 +116,9 @@ class Value:
     shape: tuple[int, ...]
     labels: list[Labels] | None
     routed: dict[int, str] = field(default_factory=dict)
+    positions: Positions | None = None
+    counted: int | None = None
+    dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         for x in self.labels or ():
@@ -98,6 +141,8 @@ class Universe:
     count: int = 0
     ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     marks: list[IntArray] = field(default_factory=list)
+    conditions: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    sorted_by: dict[int, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
     pinned: list[tuple[Where, str]] = field(default_factory=list)
     where: Where = field(default_factory=Where)
@@ -129,6 +174,11 @@ class Universe:
         """State that ``units`` are singled out from all others."""
         if not isinstance(units, Whole):
             self.marks.append(np.unique(units))
+
+    def allow(self, units: Labels, while_free: IntArray) -> None:
+        """State that ``units`` may move only as long as ``while_free`` may take any order."""
+        if not isinstance(units, Whole):
+            self.conditions.append((units.ravel(), while_free.ravel()))
 
     def once(
         self, parts: tuple[Labels, ...], sizes: tuple[int, ...], make: Callable[[], IntArray]

@@ -49,16 +49,17 @@ def check_call(
     ``fibred`` each dimension of an argument comes with an order of its own inside each unit of all
     before it (``inwards``) or after it; then only false claims are looked for, as it may be lost.
     """
-    named = _bind(op, args, kwargs or {})
-    moving = {name: t for name, t in _tensors(named) if t.is_floating_point() or t.is_complex()}
-    run = _Runner(op, named)
+    given = _bind(op, args, kwargs or {})
+    moving = {name: t for name, t in _tensors(given) if t.is_floating_point() or t.is_complex()}
+    run = _Runner(op, given)
     outputs = {f"out{k}": t for k, t in enumerate(run({}))}
     u = Universe()
-    values = _state(u, op, named, outputs, registry, fibred)
+    values = _state(u, op, given, outputs, registry, fibred)
     if values is None:
         return [f"{op_name(op)} has no rule"]
     structure = build(u, {n: v for n, v in values.items() if v.labels is not None})
-    trial = _Trial(run, moving, outputs, structure, {n: tuple(d) for n, d in (fixed or {}).items()})
+    named = {n: v.positions.place for n, v in values.items() if v.positions}
+    trial = _Trial(run, moving, outputs, named, structure, {n: tuple(d) for n, d in (fixed or {}).items()})
     return [*trial.false_claims(seed), *([] if fibred else trial.missed_claims())]
 
 
@@ -131,7 +132,8 @@ def _state(
         return None
     for (name, shape), value in zip(shapes, results, strict=True):
         assert value.shape == shape, f"{name} has shape {shape}, the rule says {value.shape}"
-        labelled[name] = Value(name, shape, list(call.grid(value).labels))  # routed dimensions let loose
+        loose = list(call.grid(value).labels)  # routed dimensions let loose
+        labelled[name] = Value(name, shape, loose, positions=value.positions)
     return labelled
 
 
@@ -185,6 +187,7 @@ class _Trial:
     run: Callable[[Mapping[str, torch.Tensor]], list[torch.Tensor]]
     inputs: Mapping[str, torch.Tensor]
     outputs: Mapping[str, torch.Tensor]
+    named: Mapping[str, Place]
     structure: Structure
     fixed: Mapping[str, tuple[int, ...]]
 
@@ -205,8 +208,20 @@ class _Trial:
         phi = self.structure.extend(inner)
         known = self.structure.labels
         moved = {n: reorder(t, self.structure.sources(n, phi)) for n, t in self.inputs.items() if n in known}
-        wanted = [reorder(t, self.structure.sources(n, phi)) for n, t in self.outputs.items()]
+        wanted = [self._moved_output(n, t, phi) for n, t in self.outputs.items()]
         return max((_distance(a, b) for a, b in zip(self.run(moved), wanted, strict=True)), default=0.0)
+
+    def _moved_output(self, name: str, t: torch.Tensor, phi: IntArray) -> torch.Tensor:
+        """An output with its positions moved, and the positions that it names renamed."""
+        moved = reorder(t, self.structure.sources(name, phi))
+        tensor, axis = self.named.get(name, ("", 0))
+        source = self.structure.sources(tensor, phi).get(axis) if tensor else None
+        if source is None:
+            return moved
+        place = torch.from_numpy(np.argsort(source, axis))
+        chosen = moved if moved.ndim == place.ndim else moved.unsqueeze(axis)
+        rows = [place.shape[k] if k == axis else n for k, n in enumerate(chosen.shape)]
+        return place.expand(rows).gather(axis, chosen).reshape(moved.shape)
 
     def _describe(self, atom: int) -> str:
         """The dimensions that an atom moves."""

@@ -24,6 +24,8 @@ class Reader:
         self.registry = registry
         self.prefix = prefix
         self.values: dict[fx.Node, Any] = {}
+        self.first: dict[fx.Node, fx.Node] = {}
+        self.seen: dict[tuple[object, ...], fx.Node] = {}
 
     def read(self, graph: fx.GraphModule, placeholders: Mapping[str, Any]) -> Any:
         """Read every node; returns what the graph returns."""
@@ -36,8 +38,18 @@ class Reader:
                 return self._resolve(node.args[0])
             else:
                 self.u.where = Where(op_name(node.target), self.prefix + node.name, module_path(node))
-                self.values[node] = self._call(node)
+                twin = self._twin(node)
+                self.values[node] = self._call(node) if twin is None else self.values[twin]
         return None
+
+    def _twin(self, node: fx.Node) -> fx.Node | None:
+        """An earlier node that computes the same; its facts need not be stated twice."""
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            return None
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: self.first.get(n, n))
+        key = (node.target, str(args), str(kwargs))
+        self.first[node] = self.seen.setdefault(key, node)
+        return None if self.first[node] is node else self.first[node]
 
     def _attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
         found: Any = graph
@@ -60,6 +72,8 @@ class Reader:
         call = Call(op_name(node.target), self._arguments(node), tuple(outputs), self.u)
         result = self._apply(call, torch.Tag.pointwise in node.target.tags)
         several = isinstance(node.meta.get("val"), list | tuple)
+        for value, dtype in zip(result, _dtypes(node), strict=True):
+            value.dtype = dtype
         return self._with_gaps(node, result) if several else (result[0] if result else None)
 
     def _with_gaps(self, node: fx.Node, result: Sequence[Value]) -> list[Value | None]:
@@ -111,6 +125,13 @@ class Reader:
         ]
         call = Call(name, {"operands": operands}, tuple((node.name, s) for s in shape_of(node)), self.u)
         return call.fix_all(reason)
+
+
+def _dtypes(node: fx.Node) -> list[torch.dtype]:
+    """The types of the tensors that a node returns."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    return [v.dtype for v in values if isinstance(v, torch.Tensor)]
 
 
 def op_name(target: Any) -> str:
@@ -184,6 +205,4 @@ def _input(u: Universe, name: str, example: Any) -> Any:
 def _fix_outputs(u: Universe, result: Any) -> None:
     for value in result if isinstance(result, list | tuple) else [result]:
         if isinstance(value, Value):
-            call = Call("output", {"value": value}, (), u)
-            for axis in range(value.rank):
-                call.fix(value, axis, "output")
+            Call("output", {"value": value}, (), u).fix_all("output")

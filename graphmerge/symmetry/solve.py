@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from graphmerge.axes.units import IntArray, Universe
+from graphmerge.axes.units import FIXED, IntArray, Universe
 
 Pairs = tuple[IntArray, IntArray]
 """A statement: unit ``a[i]`` goes with, or projects onto, unit ``b[i]`` (negative: fixed coordinates)."""
@@ -66,7 +66,31 @@ class Solution:
 
 
 def solve(u: Universe, marks: Sequence[IntArray] = ()) -> Solution:
-    """Find all sorts of interchangeable units; ``marks`` single out units beside those of ``u``."""
+    """Find all sorts of interchangeable units; ``marks`` single out units beside those of ``u``.
+
+    Where a condition of ``u`` is not met its units are fixed, and all is solved again.
+    """
+    while True:
+        solution = _solve(u, marks)
+        broken = [k for k, (_, free) in enumerate(u.conditions) if not _any_order(solution, free)]
+        if not broken:
+            return solution
+        for units, _ in (u.conditions[k] for k in broken):
+            u.tie(units, FIXED, 0)
+        u.conditions = [c for k, c in enumerate(u.conditions) if k not in broken]
+
+
+def _any_order(solution: Solution, units: IntArray) -> bool:
+    """Whether ``units`` may take any order among themselves, whatever the others do."""
+    classes = solution.classes[units]
+    sorts = set(solution.sort_of[classes].tolist())
+    if len(sorts) > 1 or -1 in sorts or len(np.unique(classes)) < len(units):
+        return False
+    sort = solution.sorts[sorts.pop()]
+    return sort.order == 1 and len(sort.units) == len(units)
+
+
+def _solve(u: Universe, marks: Sequence[IntArray]) -> Solution:
     unions, maps = _statements(u)
     roles = _roles(u.count, unions, maps, [*u.marks, *marks])
     while True:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import cases_contract
+import cases_index
 import cases_other
 import cases_shape
 from case import Case
 
 __all__ = ["CASES", "WITHOUT_CASE", "Case"]
 
-CASES = [*cases_contract.CASES, *cases_shape.CASES, *cases_other.CASES]
+CASES = [*cases_contract.CASES, *cases_shape.CASES, *cases_index.CASES, *cases_other.CASES]
 
 _RANDOM = "two runs differ"
 _EMPTY = "its values are not defined"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from case import ATEN, SPACE, Case, ints, t
+from case import ATEN, SPACE, Case, t
 
 _VIEWS = [
     ((12, 5), (3, 4, 5), "split"),
@@ -108,40 +108,4 @@ REORDER = [
     Case(ATEN.unfold.default, (t(3, 6), 1, 3, 1), fixed={"self": (1,)}, because=SPACE),
 ]  # fmt: skip
 
-_rows = torch.tensor([[0, 1, 1, 2], [2, 2, 3, 3]])
-_points = ints(0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4)
-_mask = torch.tensor([True, False, True, True])
-_ONCE = {"self": (0, 1, 2), "values": (0,)}
-_SAME = "an index known when tracing would permit more"
-INDEX = [
-    Case(ATEN.index.Tensor, (t(4, 5), [_rows]), fixed=_ONCE, because=_SAME),
-    Case(ATEN.index.Tensor, (t(3, 5, 4), [None, _points]), note="the second"),
-    Case(ATEN.index.Tensor, (t(5, 5, 4), [_points, _points]), note="adjacent",
-         fixed={"self": (0, 1)}, because=_SAME),
-    Case(ATEN.index.Tensor, (t(5, 4, 5), [_points, None, _points]), note="not adjacent",
-         fixed={"self": (0, 2)}, because=_SAME),
-    Case(ATEN.index.Tensor, (t(2, 5, 4, 5), [None, _points, None, _points]), note="not adjacent, inside",
-         fixed={"self": (1, 3)}, because=_SAME),
-    Case(ATEN.index.Tensor, (t(4, 3), [_mask]), note="mask", fixed={"self": (0, 1)}, because=_SAME),
-    Case(ATEN.index.Tensor, (t(3, 5, 4), [None, torch.tensor(2)]), note="a scalar",
-         fixed={"self": (1,)}, because="never read"),
-    Case(ATEN.index.Tensor, (t(5, 5, 4), [_points[:, None], _points]), note="crossed"),
-    Case(ATEN._unsafe_index.Tensor, (t(3, 5, 4), [None, _points])),
-    Case(ATEN.index_select.default, (t(3, 5), 1, _points)),
-    Case(ATEN.index_select.default, (t(5, 3), -2, _points), note="negative"),
-    Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(2, 3)),
-         fixed={"self": (0,), "values": (0,)}, because=_SAME),
-    Case(ATEN.index_put.default, (t(5, 3), [ints(1, 3)], t(3)), note="one row",
-         fixed={"self": (0,)}, because=_SAME),
-    Case(ATEN.index_put.default, (t(3, 5), [None, ints(1, 3)], t()), note="one number",
-         fixed={"self": (1,)}, because=_SAME),
-    Case(ATEN._unsafe_index_put.default, (t(5, 3), [ints(1, 3)], t(2, 3)),
-         fixed={"self": (0,), "values": (0,)}, because=_SAME),
-    Case(ATEN.gather.default, (t(5, 4), 0, torch.tensor([[0, 1, 2, 3], [4, 4, 0, 0]])),
-         fixed={"self": (0, 1)}, because=_SAME),
-    Case(ATEN.gather.default, (t(5, 4), 0, _points[:, None].expand(15, 4)), note="alike for all"),
-    Case(ATEN.gather.default, (t(5, 4), 0, torch.tensor([[0, 1], [4, 3]])), note="a part",
-         fixed={"self": (0, 1)}, because=_SAME),
-]  # fmt: skip
-
-CASES = [*VIEW, *PERMUTE, *EXPAND, *SLICE, *CAT, *REORDER, *INDEX]
+CASES = [*VIEW, *PERMUTE, *EXPAND, *SLICE, *CAT, *REORDER]

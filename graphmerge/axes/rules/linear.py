@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from graphmerge.axes.grid import route
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.units import Value
 
@@ -11,7 +10,6 @@ RULES.texts(
         "aten.addmv": "n, n k, k -> n",
         "aten.bmm": "b n k, b k m -> b n m",
         "aten.dot": "k, k ->",
-        "aten.embedding": "v d, ... -> ... d | v",
         "aten.linear": "... i, o i, o? -> ... o",
         "aten.mm": "n k, k m -> n m",
         "aten.mv": "n k, k -> n",
@@ -82,21 +80,3 @@ def embedding_bag(call: Call) -> list[Value]:
     pooled = lead.relate("v d -> b d | v b", call["weight"])
     rest = Call(call.op, {}, call.outputs[1:], call.u)
     return [*pooled, *rest.fix_all("positions in a bag")]
-
-
-@RULES.rule("transformers.grouped_mm_fallback", "aten._grouped_mm")
-def grouped_mm(call: Call) -> list[Value]:
-    """grouped_mm(x [tokens, k], w [experts, k, m], offs [experts]): tokens sorted by expert
-
-    Which expert serves a token is data; all that is known is that the same offsets mean the same expert.
-    """
-    x, w = call.tensors()[:2]
-    if x.rank != 2 or w.rank != 3 or len(call.tensors()) < 3:
-        return call.fix_all("a grouped matrix product of this form has no rule")
-    key = call.tensors()[2].name
-    served = route(call.u, call.grid(w), 0, x.shape[0])
-    if served is None:
-        return call.relate("t k, e k m -> t m | t e", x, w)
-    call.u.link((w.name, 0), (call.outputs[0][0], 0))
-    call.u.fix((w.name, 0), "the router names experts by number")
-    return call.relate("t k, t k m -> t m | t", x, Value(w.name, served.shape, list(served.labels), {0: key}))

@@ -5,18 +5,21 @@ from __future__ import annotations
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.units import Value
 
-RULES.texts(
-    {
-        f"aten.{name}": "... -> ..."
-        for name in (
-            "_to_copy", "alias", "clone", "contiguous", "detach", "detach_copy", "dropout", "feature_dropout",
-            "alias_copy", "lift_fresh_copy", "to", "_conj", "_neg_view", "real", "imag",
-            "hardswish", "log_sigmoid",
-        )
-    }
-)  # fmt: skip
+_SAME = (
+    "_to_copy",
+    "alias",
+    "alias_copy",
+    "clone",
+    "contiguous",
+    "detach",
+    "detach_copy",
+    "lift_fresh_copy",
+    "to",
+)
+_OTHER = ("_conj", "_neg_view", "dropout", "feature_dropout", "hardswish", "imag", "log_sigmoid", "real")
 
-
+RULES.texts({f"aten.{name}": "... -> ..." for name in _SAME}, integers="carry")
+RULES.texts({f"aten.{name}": "... -> ..." for name in _OTHER})
 RULES.texts({"aten.native_dropout": "... -> ..., ..."})
 
 

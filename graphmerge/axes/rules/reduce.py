@@ -1,4 +1,4 @@
-"""Reductions, scans, sorts, factories and what returns nothing."""
+"""Reductions, scans, factories and what returns nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from graphmerge.axes.units import ANY, FIXED, Value
 _LETTERS = "abcdefgh"
 
 
-def _dims(call: Call, rank: int) -> list[int]:
+def dims_of(call: Call, rank: int) -> list[int]:
     dims = call.args.get("dim")
     if dims is None or dims == []:
         return list(range(rank))
@@ -24,16 +24,16 @@ def reduction(call: Call) -> list[Value]:
     """mean.dim(self, int[]? dim, bool keepdim): the same whatever the order along ``dim``"""
     x = call.tensors()[0]
     letters = list(_LETTERS[: x.rank])
-    gone = _dims(call, x.rank)
+    gone = dims_of(call, x.rank)
     keep = len(call.outputs[0][1]) == x.rank
     out = ["1" if k in gone else c for k, c in enumerate(letters) if keep or k not in gone]
     return call.relate(" ".join(letters) + " -> " + ", ".join([" ".join(out)] * len(call.outputs)), x)
 
 
-def _along(call: Call, reason: str) -> list[Value]:
+def along(call: Call, reason: str) -> list[Value]:
     """Fix the dimension that the operator runs along; all outputs keep the others."""
     x = call.tensors()[0]
-    axes = _dims(call, x.rank) if "dim" in call.args else [x.rank - 1]
+    axes = dims_of(call, x.rank) if "dim" in call.args else [x.rank - 1]
     letters = list(_LETTERS[: x.rank])
     fixed = " ".join(letters[k] for k in axes)
     outs = []
@@ -46,36 +46,16 @@ def _along(call: Call, reason: str) -> list[Value]:
     return call.relate(f"{' '.join(letters)} -> {', '.join(outs)} | {fixed} z", x)
 
 
-@RULES.rule("aten.cumsum", "aten.cumprod", "aten.cummax", "aten.cummin", "aten.logcumsumexp")
+@RULES.rule("aten.cumprod", "aten.cummax", "aten.cummin", "aten.logcumsumexp")
 def scan(call: Call) -> list[Value]:
-    """cumsum(self, int dim): each position depends on those before it"""
-    return _along(call, "accumulated along it")
-
-
-@RULES.rule(
-    "aten.max", "aten.min", "aten.argmax", "aten.argmin", "aten.topk", "aten.sort", "aten.median", "aten.mode"
-)
-def places(call: Call) -> list[Value]:
-    """max.dim(self, int dim, bool keepdim) -> (values, indices): an index names a position"""
-    if len(call.tensors()) == 2:  # max.other: the larger of two, element by element
-        return call.relate("..., ... -> ...", *call.tensors())
-    if call["self"].rank == 0 or (
-        "dim" not in call.args and call.op in ("aten.max", "aten.min", "aten.median")
-    ):
-        return reduction(call)
-    return _along(call, "positions along it are numbered")
+    """cumprod(self, int dim): each position depends on those before it"""
+    return along(call, "accumulated along it")
 
 
 @RULES.rule("aten.tril", "aten.triu")
 def triangle(call: Call) -> list[Value]:
     """tril(self, SymInt diagonal): keeps a part told by position"""
     return call.relate("... s t -> ... s t | s t", call["self"])
-
-
-@RULES.rule("aten.histc", "aten.bincount", "aten.one_hot", "aten.nonzero", "aten.masked_select")
-def by_value(call: Call) -> list[Value]:
-    """Operators whose values name positions."""
-    return call.fix_all("its values name positions")
 
 
 @RULES.rule(
@@ -100,6 +80,8 @@ def numbered(call: Call) -> list[Value]:
         for axis in range(value.rank):
             call.fix(value, axis, "positions are numbered")
     results = [Value(name, shape, [ANY if n == 1 else FIXED for n in shape]) for name, shape in call.outputs]
+    if call.op == "aten.arange" and not call.args.get("start") and call.args.get("step") in (None, 1):
+        results[0].counted = 0
     for value in results:
         for axis, n in enumerate(value.shape):
             if n > 1:
@@ -107,7 +89,10 @@ def numbered(call: Call) -> list[Value]:
     return results
 
 
-@RULES.rule("aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar", "aten.sym_size")
+@RULES.rule(
+    "aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar", "aten.sym_size",
+    integers="read",
+)  # fmt: skip
 def nothing(_: Call) -> list[Value]:
     """A check that returns no tensor."""
     return []

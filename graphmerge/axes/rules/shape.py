@@ -9,13 +9,11 @@ import numpy as np
 from graphmerge.axes.grid import (
     Grid,
     concat,
-    dependences,
     expand,
     insert_dims,
     join,
     pick_dims,
     regroup,
-    route,
     take,
 )
 from graphmerge.axes.registry import RULES, Call
@@ -23,7 +21,8 @@ from graphmerge.axes.units import ANY, FIXED, Value
 
 
 @RULES.rule(
-    "aten.view", "aten._unsafe_view", "aten.reshape", "aten.view_copy", "aten.view_as", "aten.reshape_as"
+    "aten.view", "aten._unsafe_view", "aten.reshape", "aten.view_copy", "aten.view_as", "aten.reshape_as",
+    integers="carry",
 )  # fmt: skip
 def view(call: Call) -> list[Value]:
     """view(self, SymInt[] size): row-major, so only the boundaries between dimensions change"""
@@ -47,7 +46,7 @@ def _aligned_dims(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[int,
     return pairs
 
 
-@RULES.rule("aten.permute", "aten.transpose", "aten.t", "aten.movedim")
+@RULES.rule("aten.permute", "aten.transpose", "aten.t", "aten.movedim", integers="carry")
 def permute(call: Call) -> list[Value]:
     """permute(self, int[] dims), transpose(self, int dim0, int dim1), t(self), movedim(self, source, dest)"""
     x: Value = call["self"]
@@ -70,7 +69,7 @@ def _movedim(rank: int, source: int | Sequence[int], destination: int | Sequence
     return [moved[k] if k in moved else next(rest) for k in range(rank)]
 
 
-@RULES.rule("aten.unsqueeze")
+@RULES.rule("aten.unsqueeze", integers="carry")
 def unsqueeze(call: Call) -> list[Value]:
     """unsqueeze(self, int dim)"""
     x: Value = call["self"]
@@ -78,7 +77,7 @@ def unsqueeze(call: Call) -> list[Value]:
     return call.result(insert_dims(call.grid(x, ()), [at]), x, {k: k + (k >= at) for k in range(x.rank)})
 
 
-@RULES.rule("aten.squeeze")
+@RULES.rule("aten.squeeze", integers="carry")
 def squeeze(call: Call) -> list[Value]:
     """squeeze(self), squeeze.dim(self, int dim), squeeze.dims(self, int[] dim)"""
     x: Value = call["self"]
@@ -88,7 +87,7 @@ def squeeze(call: Call) -> list[Value]:
     return call.result(pick_dims(call.grid(x, ()), kept), x, {k: i for i, k in enumerate(kept)})
 
 
-@RULES.rule("aten.expand", "aten.broadcast_to")
+@RULES.rule("aten.expand", "aten.broadcast_to", integers="carry")
 def broadcast(call: Call) -> list[Value]:
     """expand(self, SymInt[] size)"""
     x: Value = call["self"]
@@ -97,7 +96,7 @@ def broadcast(call: Call) -> list[Value]:
     return call.result(expand(call.grid(x), shape), x, {k: k + lead for k in range(x.rank)})
 
 
-@RULES.rule("aten.repeat", "aten.tile")
+@RULES.rule("aten.repeat", "aten.tile", integers="carry")
 def repeat(call: Call) -> list[Value]:
     """repeat(self, SymInt[] repeats): copies of one tensor are alike, so they may change places"""
     x: Value = call["self"]
@@ -112,7 +111,7 @@ def repeat(call: Call) -> list[Value]:
     return call.result(grid, x, {k: k + lead for k in range(x.rank)})
 
 
-@RULES.rule("aten.select")
+@RULES.rule("aten.select", integers="carry")
 def select(call: Call) -> list[Value]:
     """select.int(self, int dim, SymInt index): one position, singled out"""
     x: Value = call["self"]
@@ -122,7 +121,7 @@ def select(call: Call) -> list[Value]:
     return call.result(pick_dims(one, kept), x, {k: i for i, k in enumerate(kept)})
 
 
-@RULES.rule("aten.slice")
+@RULES.rule("aten.slice", integers="carry")
 def slice_(call: Call) -> list[Value]:
     """slice.Tensor(self, int dim, SymInt? start, SymInt? end, SymInt step)"""
     x: Value = call["self"]
@@ -133,7 +132,7 @@ def slice_(call: Call) -> list[Value]:
     return call.result(take(call.u, call.grid(x, [axis]), axis, index), x)
 
 
-@RULES.rule("aten.split_with_sizes", "aten.split", "aten.unbind", "aten.chunk")
+@RULES.rule("aten.split_with_sizes", "aten.split", "aten.unbind", "aten.chunk", integers="carry")
 def split(call: Call) -> list[Value]:
     """split_with_sizes(self, SymInt[] split_sizes, int dim): the parts go separate ways"""
     x: Value = call["self"]
@@ -149,7 +148,7 @@ def split(call: Call) -> list[Value]:
     return results
 
 
-@RULES.rule("aten.cat", "aten.concat")
+@RULES.rule("aten.cat", "aten.concat", integers="carry")
 def cat(call: Call) -> list[Value]:
     """cat(Tensor[] tensors, int dim): each part keeps its own order"""
     parts = [v for v in call["tensors"] if v.shape != (0,)]
@@ -160,7 +159,7 @@ def cat(call: Call) -> list[Value]:
     return call.result(concat(call.u, [call.grid(v) for v in parts], axis), parts[0])
 
 
-@RULES.rule("aten.stack")
+@RULES.rule("aten.stack", integers="carry")
 def stack(call: Call) -> list[Value]:
     """stack(Tensor[] tensors, int dim)"""
     parts: list[Value] = call["tensors"]
@@ -171,7 +170,7 @@ def stack(call: Call) -> list[Value]:
     )
 
 
-@RULES.rule("aten.roll", "aten.flip")
+@RULES.rule("aten.roll", "aten.flip", integers="carry")
 def reorder(call: Call) -> list[Value]:
     """roll(self, SymInt[] shifts, int[] dims), flip(self, int[] dims): a reordering known when tracing"""
     x: Value = call["self"]
@@ -243,70 +242,6 @@ def unfold(call: Call) -> list[Value]:
     letters = list("abcdefgh"[: x.rank])
     into = [*letters[:axis], "y", *letters[axis + 1 :], "z"]
     return call.relate(f"{' '.join(letters)} -> {' '.join(into)} | {letters[axis]} y z", x)
-
-
-@RULES.rule(
-    "aten.index", "aten._unsafe_index", "aten.index_select", "aten.index_put", "aten._unsafe_index_put"
-)
-def index(call: Call) -> list[Value]:
-    """index.Tensor(self, Tensor?[] indices): indexed dimensions are fixed, the others go through"""
-    x: Value = call["self"]
-    indices = call.args.get("indices")
-    if indices is None:
-        indices = [None] * (call["dim"] % x.rank) + [call["index"]]
-    places = [k for k, v in enumerate(indices) if v is not None]
-    rank = max(indices[k].rank for k in places)
-    if "put" not in call.op and len(call.outputs[0][1]) != x.rank - len(places) + rank:
-        return call.fix_all("indexed by a mask")
-    letters = [f"x{k}" for k in range(x.rank)]
-    lead = [f"i{rank - 1 - k}" for k in range(rank)]
-    kept = [letters[k] for k in range(x.rank) if k not in places]
-    together = places == list(range(places[0], places[-1] + 1))
-    at = places[0] if together else 0
-    into = " ".join([*kept[:at], *lead, *kept[at:]])
-    terms = [" ".join(lead[rank - indices[k].rank :]) for k in places]
-    fixed = " ".join(letters[k] for k in places)
-    values = [indices[k] for k in places]
-    if "put" not in call.op:
-        by_choice = _routed_rows(call, x, indices) if places == [0] and rank == 1 else None
-        if by_choice is not None:
-            return by_choice
-        return call.relate(f"{' '.join(letters)}, {', '.join(terms)} -> {into} | {fixed}", x, *values)
-    extra = "" if call["values"].rank == len(kept) + rank else None
-    if extra is None:
-        into = " ".join(into.split()[-call["values"].rank :]) if call["values"].rank else ""
-    fixed += " " + " ".join(lead)
-    text = f"{' '.join(letters)}, {', '.join(terms)}, {into} -> {' '.join(letters)} | {fixed}"
-    return call.relate(text, x, *values, call["values"])
-
-
-def _routed_rows(call: Call, x: Value, indices: Sequence[Value]) -> list[Value] | None:
-    """Rows chosen by data, each with an order of its own (the weights of each token's expert)."""
-    grid = call.grid(x)
-    by_mask = indices[0].shape[0] != call.outputs[0][1][0]
-    if by_mask or not any(0 in dependences(labels, k) for k, labels in enumerate(grid.labels)):
-        return None
-    chosen = route(call.u, grid, 0, indices[0].shape[0])
-    if chosen is None:
-        return None
-    call.u.fix((x.name, 0), "rows are chosen by number")
-    source = Value(x.name, chosen.shape, list(chosen.labels), {0: indices[0].name})
-    return call.result(chosen, source)
-
-
-@RULES.rule("aten.gather")
-def gather(call: Call) -> list[Value]:
-    """gather(self, int dim, Tensor index)"""
-    x, places = call["self"], call["index"]
-    axis = call["dim"] % x.rank
-    letters = list("abcdefgh"[: x.rank])
-    into = [*letters[:axis], "y", *letters[axis + 1 :]]
-    cut = [c for k, c in enumerate(letters) if k != axis and x.shape[k] != places.shape[k]]
-    if cut:
-        return call.fix_all("gathered from a part of the tensor")
-    return call.relate(
-        f"{' '.join(letters)}, {' '.join(into)} -> {' '.join(into)} | {letters[axis]} y", x, places
-    )
 
 
 @RULES.rule("aten.copy", "aten.expand_as")
