@@ -12,6 +12,7 @@ from torch import fx
 
 from graphmerge.axes import ANY, FIXED, RULES, Call, Registry, Universe, Value, Where, fixed_value
 from graphmerge.errors import TraceError
+from graphmerge.symmetry.higher import enter
 from graphmerge.trace import Program
 from graphmerge.trace.program import module_path, shape_of
 
@@ -26,6 +27,7 @@ class Reader:
         self.values: dict[fx.Node, Any] = {}
         self.first: dict[fx.Node, fx.Node] = {}
         self.seen: dict[tuple[object, ...], fx.Node] = {}
+        self.entered = 0
 
     def read(self, graph: fx.GraphModule, placeholders: Mapping[str, Any]) -> Any:
         """Read every node; returns what the graph returns."""
@@ -65,7 +67,7 @@ class Reader:
             source, index = self._resolve(node.args)
             return source[index]
         if isinstance(node.target, torch._ops.HigherOrderOperator):
-            return self._enter(node)
+            return enter(self, node, self._resolve(node.args))
         outputs = [(f"{self.prefix}{node.name}", s) for s in shape_of(node)]
         if not isinstance(node.target, torch._ops.OpOverload):
             return None  # arithmetic on sizes
@@ -83,8 +85,10 @@ class Reader:
 
     def _apply(self, call: Call, pointwise: bool) -> list[Value]:
         result = self.registry.apply(call, pointwise)
-        if result is not None:
-            return result
+        return self.unknown(call) if result is None else result
+
+    def unknown(self, call: Call) -> list[Value]:
+        """Fix all that an operator touches of which nothing is known."""
         reason = f"unknown operator {call.op}"
         if any(v.rank for v in call.tensors()):
             self.u.pin(reason)
@@ -105,26 +109,12 @@ class Reader:
                 named[argument.name] = argument.default_value if argument.has_default_value() else None
         return named
 
-    def _enter(self, node: fx.Node) -> Any:
-        """Read the subgraph of a higher-order operator that merely runs it (autocast, grad mode)."""
-        args = self._resolve(node.args)
-        bodies = [a for a in args if isinstance(a, fx.GraphModule)]
-        name = str(node.target)
-        if len(bodies) != 1 or not name.startswith("wrap_with"):
-            return self._fix_higher_order(node, args, name)
-        operands = args[args.index(bodies[0]) + 1 :]
-        inputs = [n.name for n in bodies[0].graph.nodes if n.op == "placeholder"]
-        inner = Reader(self.u, self.registry, f"{self.prefix}{node.name}/")
-        return inner.read(bodies[0], dict(zip(inputs, operands, strict=False)))
-
-    def _fix_higher_order(self, node: fx.Node, args: Sequence[Any], name: str) -> Any:
-        reason = f"unknown operator {name}"
-        self.u.pin(reason)
-        operands = [
-            v for a in args for v in (a if isinstance(a, list | tuple) else [a]) if isinstance(v, Value)
-        ]
-        call = Call(name, {"operands": operands}, tuple((node.name, s) for s in shape_of(node)), self.u)
-        return call.fix_all(reason)
+    def enter(self, node: fx.Node, body: fx.GraphModule, operands: Sequence[Any]) -> Any:
+        """Read the subgraph of a higher-order operator."""
+        inputs = [n.name for n in body.graph.nodes if n.op == "placeholder"]
+        self.entered += 1
+        inner = Reader(self.u, self.registry, f"{self.prefix}{node.name}.{self.entered}/")
+        return inner.read(body, dict(zip(inputs, operands, strict=False)))
 
 
 def _dtypes(node: fx.Node) -> list[torch.dtype]:

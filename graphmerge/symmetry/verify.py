@@ -267,10 +267,8 @@ class _Runner:
     def noise(self) -> float:
         """Change of the outputs when the weights change by one rounding step of the model's arithmetic."""
         worst = 0.0
-        with _Narrowest() as seen:
-            self.run(self.state)
+        tiny = torch.finfo(self._narrowest()).eps
         for _ in range(3):
-            tiny = torch.finfo(seen.dtype).eps
             state = {
                 n: t * (1 + tiny * torch.randn(t.shape, generator=self.generator).to(t))
                 if t.is_floating_point()
@@ -279,6 +277,15 @@ class _Runner:
             }
             worst = max(worst, self.error(self._tie(state)))
         return worst
+
+    def _narrowest(self) -> torch.dtype:
+        """The narrowest floating type that the model computes in; with subgraphs it cannot be watched."""
+        targets = (n.target for n in self.graph.program.graph.graph.nodes)
+        if any(isinstance(t, torch._ops.HigherOrderOperator) for t in targets):
+            return torch.float32
+        with _Narrowest() as seen:
+            self.run(self.state)
+        return seen.dtype
 
     def _tie(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Give all names of a tied tensor the value of the first."""
