@@ -2,7 +2,7 @@
 
 from graphmerge.axes import rules as _rules
 from graphmerge.axes.registry import RULES, Call, Registry
-from graphmerge.axes.units import ANY, FIXED, Link, Universe, Value, Where, Whole, fixed_value
+from graphmerge.axes.units import ANY, FIXED, Link, Universe, Value, Where, Whole, constant_value, fixed_value
 
 assert _rules
 
@@ -17,5 +17,6 @@ __all__ = [
     "Value",
     "Where",
     "Whole",
+    "constant_value",
     "fixed_value",
 ]

@@ -134,6 +134,14 @@ def fixed_value(name: str, shape: tuple[int, ...]) -> Value:
     return Value(name, shape, [ANY if n == 1 else FIXED for n in shape])
 
 
+def constant_value(name: str, t: torch.Tensor) -> Value:
+    """A tensor that is no parameter: fixed along every dimension on which it is not uniform."""
+    if t.device.type == "meta" or t.numel() == 0:
+        return fixed_value(name, tuple(t.shape))
+    uniform = [bool((t == t.narrow(k, 0, 1)).all()) for k in range(t.ndim)]
+    return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
+
+
 @dataclass
 class Universe:
     """All units of one graph, with every statement made of them."""
@@ -145,6 +153,7 @@ class Universe:
     sorted_by: dict[int, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
     pinned: list[tuple[Where, str]] = field(default_factory=list)
+    probed: list[tuple[Where, str]] = field(default_factory=list)
     where: Where = field(default_factory=Where)
     _made: dict[tuple[object, ...], IntArray] = field(default_factory=dict, repr=False)
 

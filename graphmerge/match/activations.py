@@ -20,8 +20,8 @@ from graphmerge.errors import InputError, UsageError
 from graphmerge.match.layout import Site
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform, trace
-from graphmerge.symmetry.propagate import op_name
 from graphmerge.symmetry.structure import Structure
+from graphmerge.trace.program import op_name
 from graphmerge.trace.run import State, device_of, fitting, inputs_of, to_device, visit
 
 _MOVES_ONLY = {

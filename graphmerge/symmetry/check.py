@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch._ops import OpOverload
 
-from graphmerge.axes import ANY, RULES, Call, Registry, Universe, Value
+from graphmerge.axes import ANY, RULES, Call, Registry, Universe, Value, constant_value
 from graphmerge.axes.units import IntArray, Labels
-from graphmerge.symmetry.propagate import constant_value, op_name
 from graphmerge.symmetry.structure import Structure, build, random_inner, reorder
+from graphmerge.trace.program import op_name
 
-_TOLERANCE = 1e-9
+TOLERANCE = 1e-9
+"""Largest difference between outputs that count as equal, in float64."""
+
 _DRAWS = 3
 _PARTNERS = 5
 
@@ -41,6 +43,7 @@ def check_call(
     *,
     fixed: Mapping[str, Sequence[int]] | None = None,
     fibred: Fibres | None = None,
+    tolerance: float = TOLERANCE,
 ) -> list[str]:
     """What is wrong with the rule of ``op`` on this call; empty where nothing is.
 
@@ -50,16 +53,18 @@ def check_call(
     before it (``inwards``) or after it; then only false claims are looked for, as it may be lost.
     """
     given = _bind(op, args, kwargs or {})
-    moving = {name: t for name, t in _tensors(given) if t.is_floating_point() or t.is_complex()}
-    run = _Runner(op, given)
-    outputs = {f"out{k}": t for k, t in enumerate(run({}))}
+    moving = {name: t for name, t in tensors_of(given) if t.is_floating_point() or t.is_complex()}
+    outputs = {f"out{k}": t for k, t in enumerate(run_call(op, given))}
     u = Universe()
     values = _state(u, op, given, outputs, registry, fibred)
     if values is None:
         return [f"{op_name(op)} has no rule"]
     structure = build(u, {n: v for n, v in values.items() if v.labels is not None})
     named = {n: v.positions.place for n, v in values.items() if v.positions}
-    trial = _Trial(run, moving, outputs, named, structure, {n: tuple(d) for n, d in (fixed or {}).items()})
+    still = {n: tuple(d) for n, d in (fixed or {}).items()}
+    trial = _Trial(
+        lambda new: run_call(op, _replace(given, new)), moving, outputs, named, structure, still, tolerance
+    )
     return [*trial.false_claims(seed), *([] if fibred else trial.missed_claims())]
 
 
@@ -71,7 +76,7 @@ def _bind(op: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
     return {**defaults, **given, **kwargs}
 
 
-def _tensors(named: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+def tensors_of(named: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor among the arguments, those in lists as ``name.index``."""
     for name, x in named.items():
         if isinstance(x, torch.Tensor):
@@ -91,19 +96,12 @@ def _replace(named: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     return {name: one(name, x) for name, x in named.items()}
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Runs the real operator with some tensors replaced."""
-
-    op: OpOverload
-    named: Mapping[str, Any]
-
-    def __call__(self, new: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        named = _replace(self.named, new)
-        args = [named[a.name] for a in self.op._schema.arguments if not a.kwarg_only]
-        kwargs = {a.name: named[a.name] for a in self.op._schema.arguments if a.kwarg_only}
-        out = self.op(*args, **kwargs)
-        return [t for t in (out if isinstance(out, list | tuple) else [out]) if isinstance(t, torch.Tensor)]
+def run_call(op: OpOverload, named: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors that an operator returns for arguments by schema name."""
+    args = [named[a.name] for a in op._schema.arguments if not a.kwarg_only]
+    kwargs = {a.name: named[a.name] for a in op._schema.arguments if a.kwarg_only}
+    out = op(*args, **kwargs)
+    return [t for t in (out if isinstance(out, list | tuple) else [out]) if isinstance(t, torch.Tensor)]
 
 
 def _state(
@@ -117,7 +115,7 @@ def _state(
     """Apply the rule; the labelled arguments and outputs, or None where there is no rule."""
     labelled: dict[str, Value] = {}
     symbols: dict[str, Any] = {}
-    for name, t in _tensors(named):
+    for name, t in tensors_of(named):
         if t.is_floating_point() or t.is_complex():
             shape = tuple(t.shape)
             symbols[name] = labelled[name] = Value(
@@ -190,14 +188,15 @@ class _Trial:
     named: Mapping[str, Place]
     structure: Structure
     fixed: Mapping[str, tuple[int, ...]]
+    tolerance: float
 
     def false_claims(self, seed: int) -> list[str]:
         """Random symmetries of the rule that the operator does not respect."""
         rng = np.random.default_rng(seed)
         for _ in range(_DRAWS):
             inner = random_inner(self.structure, rng)
-            if self._error(inner) > _TOLERANCE:
-                alone = [k for k in inner if self._error({k: inner[k]}) > _TOLERANCE]
+            if self._error(inner) > self.tolerance:
+                alone = [k for k in inner if self._error({k: inner[k]}) > self.tolerance]
                 return [f"false: {self._describe(k)} does not move freely" for k in alone] or [
                     "false: groups that move freely alone do not together"
                 ]
@@ -301,12 +300,12 @@ class _Trial:
         return all(self._alike(name, before, after) for (name, before), after in pairs)
 
     def _alike(self, name: str, before: torch.Tensor, after: torch.Tensor) -> bool:
-        if _distance(before, after) <= _TOLERANCE:
+        if _distance(before, after) <= self.tolerance:
             return True
         if before.is_complex():
             before, after = torch.view_as_real(before).sum(-1), torch.view_as_real(after).sum(-1)
         free = [d for d in range(before.ndim) if d not in self.fixed.get(name, ())]
-        return any(_distance(before.sort(dim=d)[0], after.sort(dim=d)[0]) <= _TOLERANCE for d in free)
+        return any(_distance(before.sort(dim=d)[0], after.sort(dim=d)[0]) <= self.tolerance for d in free)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -71,6 +71,11 @@ class ModelGraph:
         """Operator calls without a rule: all that they touch is fixed."""
         return self.facts.universe.pinned
 
+    @property
+    def probed(self) -> Sequence[tuple[Where, str]]:
+        """Operator calls without a rule that were tried out, and the rule text that was found to hold."""
+        return self.facts.universe.probed
+
     @cached_property
     def groups(self) -> tuple[SymmetryGroup, ...]:
         """All symmetry groups, in the order of the parameters that they move."""
@@ -178,6 +183,7 @@ class ModelGraph:
             reasons[f.reason] = reasons.get(f.reason, 0) + 1
         lines.append(f"{len(self.fixed)} parameter dimensions stay fixed")
         lines += [f"  {count:>4}  {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1])]
+        lines += [f"without a rule, tried out: {where}: {text}" for where, text in self.probed]
         lines += [f"not understood, so fixed: {reason} ({where})" for where, reason in self.pinned]
         return "\n".join(lines)
 

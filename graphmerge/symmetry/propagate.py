@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from graphmerge.axes import ANY, FIXED, RULES, Call, Registry, Universe, Value, Where, fixed_value
+from graphmerge.axes import FIXED, RULES, Call, Registry, Universe, Value, Where, constant_value, fixed_value
 from graphmerge.errors import TraceError
 from graphmerge.symmetry.higher import enter
+from graphmerge.symmetry.probe import probe
 from graphmerge.trace import Program
-from graphmerge.trace.program import module_path, shape_of
+from graphmerge.trace.program import module_path, op_name, shape_of
 
 
 class Reader:
@@ -71,8 +72,10 @@ class Reader:
         outputs = [(f"{self.prefix}{node.name}", s) for s in shape_of(node)]
         if not isinstance(node.target, torch._ops.OpOverload):
             return None  # arithmetic on sizes
-        call = Call(op_name(node.target), self._arguments(node), tuple(outputs), self.u)
-        result = self._apply(call, torch.Tag.pointwise in node.target.tags)
+        call = Call(
+            op_name(node.target), self._arguments(node, self.values.__getitem__), tuple(outputs), self.u
+        )
+        result = self._apply(node, call, torch.Tag.pointwise in node.target.tags)
         several = isinstance(node.meta.get("val"), list | tuple)
         for value, dtype in zip(result, _dtypes(node), strict=True):
             value.dtype = dtype
@@ -83,22 +86,30 @@ class Reader:
         values = iter(result)
         return [next(values) if isinstance(v, torch.Tensor) else None for v in node.meta["val"]]
 
-    def _apply(self, call: Call, pointwise: bool) -> list[Value]:
+    def _apply(self, node: fx.Node, call: Call, pointwise: bool) -> list[Value]:
         result = self.registry.apply(call, pointwise)
-        return self.unknown(call) if result is None else result
+        if result is not None:
+            return result
+        meta = self._arguments(node, lambda n: n.meta.get("val"))
+        found = probe(node.target, meta)  # type: ignore[arg-type]
+        if not found.text:
+            return self.unknown(call, found.why)
+        for value in call.tensors():
+            call.settle(value)
+        self.u.probed.append((self.u.where, found.text))
+        return found.rule(call)
 
-    def unknown(self, call: Call) -> list[Value]:
+    def unknown(self, call: Call, why: str = "") -> list[Value]:
         """Fix all that an operator touches of which nothing is known."""
         reason = f"unknown operator {call.op}"
         if any(v.rank for v in call.tensors()):
-            self.u.pin(reason)
+            self.u.pin(f"{reason}: {why}" if why else reason)
         return call.fix_all(reason)
 
-    def _arguments(self, node: fx.Node) -> dict[str, Any]:
-        """Arguments by schema name, defaults filled in."""
+    def _arguments(self, node: fx.Node, look_up: Callable[[fx.Node], Any]) -> dict[str, Any]:
+        """Arguments by schema name, nodes looked up, defaults filled in."""
         schema = node.target._schema  # type: ignore[union-attr]
-        given = self._resolve(node.args)
-        kwargs = self._resolve(node.kwargs)
+        given, kwargs = fx.map_arg((node.args, node.kwargs), look_up)
         named: dict[str, Any] = {}
         for k, argument in enumerate(schema.arguments):
             if k < len(given) and not argument.kwarg_only:
@@ -122,21 +133,6 @@ def _dtypes(node: fx.Node) -> list[torch.dtype]:
     value = node.meta.get("val")
     values = value if isinstance(value, list | tuple) else [value]
     return [v.dtype for v in values if isinstance(v, torch.Tensor)]
-
-
-def op_name(target: Any) -> str:
-    """``aten.linear`` for the overload ``aten::linear``."""
-    if isinstance(target, torch._ops.OpOverload):
-        return f"{target.namespace}.{target._schema.name.split('::')[1]}"
-    return getattr(target, "__name__", str(target))
-
-
-def constant_value(name: str, t: torch.Tensor) -> Value:
-    """A tensor that is no parameter: fixed along every dimension on which it is not uniform."""
-    if t.device.type == "meta" or t.numel() == 0:
-        return fixed_value(name, tuple(t.shape))
-    uniform = [bool((t == t.narrow(k, 0, 1)).all()) for k in range(t.ndim)]
-    return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,8 @@ class _Runner:
         targets = (n.target for n in self.graph.program.graph.graph.nodes)
         if any(isinstance(t, torch._ops.HigherOrderOperator) for t in targets):
             return torch.float32
-        with _Narrowest() as seen:
+        seen = _Narrowest()
+        with seen:
             self.run(self.state)
         return seen.dtype
 

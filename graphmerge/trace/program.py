@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -48,6 +49,13 @@ def module_path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values() if isinstance(path, str)]
     return paths[-1].removeprefix("L['self'].").removeprefix("L['self']") if paths else ""
+
+
+def op_name(target: Any) -> str:
+    """``aten.linear`` for the overload ``aten::linear``."""
+    if isinstance(target, torch._ops.OpOverload):
+        return f"{target.namespace}.{target._schema.name.split('::')[1]}"
+    return getattr(target, "__name__", str(target))
 
 
 def shape_of(node: fx.Node) -> list[tuple[int, ...]]:

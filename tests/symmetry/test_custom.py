@@ -43,14 +43,27 @@ def groups(middle: torch.library.CustomOpDef) -> list[str]:
     return [g.name for g in graph.groups]
 
 
-def test_a_rule_as_text_frees_what_an_unknown_operator_fixed() -> None:
+def test_a_rule_as_text_is_taken_instead_of_trying_the_operator_out() -> None:
     middle = operator("elementwise", bent)
-    assert groups(middle) == []
+    assert gm.trace(Net(middle), (torch.randn(3, 6),)).probed
     gm.rule("gm_test.elementwise", "... -> ...")
     assert gm.check_rule(torch.ops.gm_test.elementwise.default, EXAMPLE) == []
     assert groups(middle) == ["one"]
+    assert not gm.trace(Net(middle), (torch.randn(3, 6),)).probed
     with pytest.raises(ValueError, match="has a rule already"):
         gm.rule("gm_test.elementwise", "... -> ...")
+
+
+def test_a_rule_frees_what_trying_out_does_not_see() -> None:
+    """Each of 3 blocks of 3 is normalised: blocks may change places, and units within each."""
+    middle = operator("blocks", lambda x: x.unflatten(-1, (3, 3)).softmax(-1).flatten(-2))
+    assert groups(middle) == []
+
+    @gm.rule("gm_test.blocks")
+    def blocks(call: Call) -> list[Value]:
+        return call.relate("b (g c) -> b (g c)", *call.tensors(), g=3)
+
+    assert groups(middle) == ["one.blocks", "one"]
 
 
 def test_a_rule_as_function() -> None:
