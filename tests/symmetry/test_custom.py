@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import graphmerge as gm
-from graphmerge.axes import Call, Value
+from graphmerge.axes import RULES, Call, Value
 
 
 def operator(name: str, run: Callable[[Tensor], Tensor]) -> torch.library.CustomOpDef:
@@ -17,6 +17,12 @@ def operator(name: str, run: Callable[[Tensor], Tensor]) -> torch.library.Custom
     made = torch.library.custom_op(f"gm_test::{name}", run, mutates_args=(), schema="(Tensor x) -> Tensor")
     made.register_fake(torch.empty_like)
     return made
+
+
+@pytest.fixture(autouse=True)
+def _rules_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules stated here are gone after each test."""
+    monkeypatch.setattr(RULES, "_rules", dict(RULES._rules))
 
 
 def bent(x: Tensor) -> Tensor:

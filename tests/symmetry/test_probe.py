@@ -20,7 +20,9 @@ def operators() -> Iterator[None]:
     """Operators of a library of one's own, gone again after these tests."""
     with torch.library._scoped_library("tried", "DEF") as library:
 
-        def define(schema: str, function: Callable[..., Any], shape: Callable[..., Any] | None = None) -> None:
+        def define(
+            schema: str, function: Callable[..., Any], shape: Callable[..., Any] | None = None
+        ) -> None:
             library.define(schema)
             name = schema.partition("(")[0]
             library.impl(name, function, "CPU")
@@ -33,7 +35,10 @@ def operators() -> Iterator[None]:
 
         define("squash(Tensor x) -> Tensor", counted, torch.empty_like)
         define("share(Tensor x, int dim) -> Tensor", lambda x, dim: x.exp() / x.exp().sum(dim, keepdim=True))
-        define("apply(Tensor x, Tensor w, Tensor? b) -> Tensor", lambda x, w, b: x @ w.mT + (0 if b is None else b))
+        define(
+            "apply(Tensor x, Tensor w, Tensor? b) -> Tensor",
+            lambda x, w, b: x @ w.mT + (0 if b is None else b),
+        )
         define("shift(Tensor x) -> Tensor", lambda x: x.roll(1, -1))
         define("halves(Tensor x) -> (Tensor, Tensor)", lambda x: (x[..., :3].clone(), x.sum(-1)))
         define("noise(Tensor x) -> Tensor", lambda x: x + torch.rand_like(x), torch.empty_like)
@@ -117,7 +122,9 @@ def test_a_contraction_is_found_with_the_weights_it_binds() -> None:
         (lambda x: OPS.noise(x), 6, "random"),
     ],
 )
-def test_what_tells_positions_apart_is_fixed(middle: Callable[[Tensor], Tensor], after: int, why: str) -> None:
+def test_what_tells_positions_apart_is_fixed(
+    middle: Callable[[Tensor], Tensor], after: int, why: str
+) -> None:
     del why
     graph = gm.trace(Between(middle, after), (torch.randn(3, 4, 5),))
     assert not [g for g in graph.groups if ("before.weight", 0) in g.members]
