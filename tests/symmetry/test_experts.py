@@ -16,7 +16,7 @@ Combine = Callable[["Mixture", Tensor], Tensor]
 
 
 class Mixture(nn.Module):
-    """Linear, a mixture of gated experts over [token, width], linear; ``combine`` is how tokens are routed."""
+    """Linear, a mixture of gated experts over [token, width], linear; ``combine`` routes the tokens."""
 
     def __init__(self, combine: Combine) -> None:
         super().__init__()

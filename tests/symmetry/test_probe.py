@@ -53,7 +53,7 @@ def _only_float32(x: Tensor) -> Tensor:
     return x * x
 
 
-def _never(x: Tensor) -> Tensor:
+def _never(_: Tensor) -> Tensor:
     raise RuntimeError("no kernel on this machine")
 
 
@@ -159,11 +159,11 @@ def test_it_is_tried_once_for_each_shape() -> None:
 def test_an_autograd_function_is_read_through() -> None:
     class Twice(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
+        def forward(_: Any, x: Tensor) -> Tensor:
             return 2 * x
 
         @staticmethod
-        def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        def backward(_: Any, *grads: Tensor) -> Tensor:
             return 2 * grads[0]
 
     graph = _trace(lambda x: Twice.apply(x))
