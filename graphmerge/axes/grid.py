@@ -260,19 +260,23 @@ def concat(u: Universe, grids: Sequence[Grid], axis: int) -> Grid:
 
 def _concat_own(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int, rank: int) -> Labels:
     """The concatenated dimension itself: parts never mix, not even copies of one another."""
-    if all(x is FIXED or n == 1 for x, n in zip(parts, sizes, strict=True)):
+    if all(x is FIXED for x in parts):
         return FIXED
     shape = _common_shape([x for x in parts if not isinstance(x, Whole)], axis, rank)
     arrays = []
-    for x, n in zip(parts, sizes, strict=True):
+    for u.part, (x, n) in enumerate(zip(parts, sizes, strict=True)):
         shape[axis] = n
         arrays.append(u.new(tuple(shape)) if isinstance(x, Whole) else np.broadcast_to(x, shape))
-        if x is FIXED or n == 1:
+        if x is FIXED:
             u.tie(arrays[-1], FIXED, axis)
-    for i, x in enumerate(arrays):
-        if any(np.intersect1d(x, y).size for y in arrays[:i]) or _repeats(x, axis):
-            arrays[i] = _part(u, x, axis)
-        u.mark(arrays[i])
+    shared = [
+        _repeats(x, axis) or any(np.intersect1d(x, y).size for y in arrays if y is not x) for x in arrays
+    ]
+    for u.part, x in enumerate(arrays):
+        if shared[u.part]:
+            arrays[u.part] = _part(u, x, axis)
+        u.mark(arrays[u.part])
+    u.part = -1
     return np.concatenate(arrays, axis)
 
 

@@ -28,7 +28,7 @@ class Call:
     args: Mapping[str, Any]
     outputs: tuple[tuple[str, tuple[int, ...]], ...]
     u: Universe
-    used: tuple[bool, ...] = ()
+    evenly: bool = False
 
     def __getitem__(self, name: str) -> Any:
         return self.args[name]
@@ -45,7 +45,7 @@ class Call:
 
     def relate(self, text: str, *values: Value | None, **sizes: int) -> list[Value]:
         """Apply a rule text to ``values`` and all outputs."""
-        return relate(self.u, text, values, self.outputs, sizes)
+        return relate(self.u, text, values, self.outputs, sizes, self.evenly)
 
     def grid(self, value: Value, touched: Iterable[int] | None = None) -> Grid:
         """The labels of a value; a parameter nobody has read yet is labelled now.

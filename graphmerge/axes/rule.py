@@ -1,62 +1,16 @@
-"""Rules as text: which dimensions of an operator's tensors are the same axis.
-
-    "n i h w, o i p q, o? -> n o y x | h w p q y x"
-
-One term per tensor, one letter per dimension; the same letter is the same axis, a letter missing
-on the right is contracted, ``?`` marks a tensor that may be absent, letters behind ``|`` are fixed.
-``(g i)`` is a dimension made of g blocks of i units, a number is a factor that is fixed, ``1`` is
-broadcast, and ``...`` stands for leading dimensions shared by all terms that have it.
-
-The order of a letter may differ from position to position of another letter (each head has its own
-order inside) only where *every* tensor with the first has the second too: else the operator would
-mix units that have been ordered differently.
-"""
+"""Applying a rule text: the labels of its letters become one, as far as every tensor permits."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 from graphmerge.axes.grid import Grid, dependences, join, split, unrouted
+from graphmerge.axes.text import Dim, parse
 from graphmerge.axes.units import ANY, FIXED, IntArray, Labels, Universe, Value, Whole
-
-Dim = tuple[str, ...]
-"""The letters of one dimension, outermost first; numbers are fixed factors."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A parsed rule text."""
-
-    inputs: tuple[tuple[Dim, ...], ...]
-    optional: tuple[bool, ...]
-    outputs: tuple[tuple[Dim, ...], ...]
-    fixed: frozenset[str]
-
-
-def _term(text: str) -> tuple[Dim, ...]:
-    tokens = re.findall(r"\([^)]*\)|\.\.\.|\w+", text)
-    return tuple(tuple(t.strip("()").split()) for t in tokens)
-
-
-@lru_cache(maxsize=4096)
-def parse(text: str) -> Rule:
-    """Read a rule text."""
-    body, _, fixed = text.partition("|")
-    left, arrow, right = body.partition("->")
-    assert arrow, f"rule {text!r} has no '->'"
-    terms = [t.strip() for t in left.split(",")] if left.strip() else []
-    return Rule(
-        tuple(_term(t.rstrip("?")) for t in terms),
-        tuple(t.endswith("?") for t in terms),
-        tuple(_term(t) for t in right.split(",")),
-        frozenset(fixed.split()),
-    )
 
 
 @dataclass
@@ -80,8 +34,12 @@ def relate(
     values: Sequence[Value | None],
     outputs: Sequence[tuple[str, tuple[int, ...]]],
     sizes: dict[str, int] | None = None,
+    evenly: bool = False,
 ) -> list[Value]:
-    """State what the rule ``text`` says of ``values``; returns the labelled ``outputs`` (name, shape)."""
+    """State what the rule ``text`` says of ``values``; returns the labelled ``outputs`` (name, shape).
+
+    ``evenly`` says the same of all values: what they share gets labels of its own, not those of one.
+    """
     rule = parse(text)
     present = [(v, d) for v, d in zip(values, rule.inputs, strict=False) if v is not None]
     terms = [(v.shape, _fit(d, v.rank, v.name)) for v, d in present]
@@ -90,7 +48,7 @@ def relate(
     tensors = [_spread(u, v, d, size) for (v, _), (_, d) in zip(present, terms, strict=True)]
     routed = _one_routing(u, tensors)
     everything = [*tensors, *(_empty(d, s) for s, d in results)]
-    labels = _unify(u, everything, size, rule.fixed)
+    labels = _unify(u, everything, size, rule.fixed, evenly)
     for t in tensors:
         _label_parameter(u, t, labels, size)
     _link(u, everything, [v.name for v, _ in present] + [n for n, _ in outputs], size, rule.fixed)
@@ -191,12 +149,12 @@ def _stack(tensors: Sequence[Tensor], letter: str) -> set[str]:
 
 
 def _unify(
-    u: Universe, tensors: Sequence[Tensor], size: dict[str, int], fixed: frozenset[str]
+    u: Universe, tensors: Sequence[Tensor], size: dict[str, int], fixed: frozenset[str], evenly: bool
 ) -> dict[str, tuple[tuple[str, ...], Labels]]:
     """For each letter the letters its order depends on, and its labels [dependences..., letter]."""
     allowed = _may_depend(tensors)
     known = u.count
-    labels = {letter: _unify_letter(u, letter, tensors, size, fixed, allowed) for letter in allowed}
+    labels = {x: _unify_letter(u, x, tensors, size, fixed, allowed, evenly) for x in allowed}
     for deps, x in labels.values():
         if not isinstance(x, Whole) and x.size and x.flat[0] >= known:
             _follow(u, x, deps, labels)
@@ -228,20 +186,30 @@ def _unify_letter(
     size: dict[str, int],
     fixed: frozenset[str],
     allowed: dict[str, set[str]],
+    evenly: bool,
 ) -> tuple[tuple[str, ...], Labels]:
-    carriers = [_in_letters(t, k) for t in tensors if t.grid for k, x in enumerate(t.letters) if x == letter]
+    carriers = [
+        (i, *_in_letters(t, k))
+        for i, t in enumerate(tensors)
+        if t.grid
+        for k, x in enumerate(t.letters)
+        if x == letter
+    ]
     unread = any(t.value is not None and t.grid is None and letter in t.letters for t in tensors)
-    arrays = [(deps, x) for deps, x in carriers if not isinstance(x, Whole)]
-    if letter in fixed or letter.startswith("#") or any(x is FIXED for _, x in carriers):
-        for _, x in arrays:
+    arrays = [(i, deps, x) for i, deps, x in carriers if not isinstance(x, Whole)]
+    if letter in fixed or letter.startswith("#") or any(x is FIXED for _, _, x in carriers):
+        for u.part, _, x in arrays:
             u.tie(x, FIXED, -1)
+        u.part = -1
         return (), FIXED
     if not arrays and not unread:
         assert carriers, f"letter {letter!r} stands in an output only and is not fixed"
         return (), ANY
-    target_deps, target = _target(u, letter, arrays, size, allowed, _stack(tensors, letter))
-    for deps, x in arrays:
+    known = [(deps, x) for _, deps, x in arrays]
+    target_deps, target = _target(u, letter, known, size, allowed, _stack(tensors, letter), evenly)
+    for u.part, deps, x in arrays:
         u.tie(x, _spread_over(target, target_deps, deps), -1)
+    u.part = -1
     return target_deps, target
 
 
@@ -252,11 +220,12 @@ def _target(
     size: dict[str, int],
     allowed: dict[str, set[str]],
     stack: set[str],
+    evenly: bool,
 ) -> tuple[tuple[str, ...], IntArray]:
     """The labels that all carriers of a letter share: those of one of them, else new ones."""
     free = {m for m in allowed[letter] if letter not in allowed[m] or m in stack}  # never each on the other
     shared = set.intersection(*(set(d) for d, _ in arrays)) & allowed[letter] if arrays else free
-    for deps, x in arrays:
+    for deps, x in arrays if not evenly else ():
         if set(deps) == shared:
             return deps, x
     order = tuple(sorted(shared))

@@ -20,6 +20,7 @@ so every order of it is the same tensor), or an array of unit numbers.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -142,6 +143,11 @@ def constant_value(name: str, t: torch.Tensor) -> Value:
     return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
 
 
+Tag = tuple[str, int, int]
+"""Which statement it is: the node that stated it, of which of its operands or pieces (-1: of none of them
+in particular), and the how manieth of these."""
+
+
 @dataclass
 class Universe:
     """All units of one graph, with every statement made of them."""
@@ -155,7 +161,11 @@ class Universe:
     pinned: list[tuple[Where, str]] = field(default_factory=list)
     probed: list[tuple[Where, str]] = field(default_factory=list)
     where: Where = field(default_factory=Where)
-    _made: dict[tuple[object, ...], IntArray] = field(default_factory=dict, repr=False)
+    part: int = -1
+    tie_tags: list[Tag] = field(default_factory=list)
+    mark_tags: list[Tag] = field(default_factory=list)
+    _made: dict[tuple[object, ...], tuple[IntArray, slice]] = field(default_factory=dict, repr=False)
+    _stated: Counter[tuple[str, int]] = field(default_factory=Counter, repr=False)
 
     def new(self, shape: tuple[int, ...]) -> IntArray:
         """Units never seen before, one per element of ``shape``."""
@@ -177,12 +187,22 @@ class Universe:
             onto = fixed_numbers(units.shape[axis % units.ndim], axis % units.ndim, units.ndim)
         assert not isinstance(onto, Whole)
         a, b = np.broadcast_arrays(units, onto)
-        self.ties.append((a.ravel(), b.ravel()))
+        self._tie(a.ravel(), b.ravel())
+
+    def _tie(self, a: IntArray, b: IntArray) -> None:
+        self.ties.append((a, b))
+        self.tie_tags.append(self._tag())
+
+    def _tag(self) -> Tag:
+        key = (self.where.node, self.part)
+        self._stated[key] += 1
+        return (*key, self._stated[key])
 
     def mark(self, units: Labels) -> None:
         """State that ``units`` are singled out from all others."""
         if not isinstance(units, Whole):
             self.marks.append(np.unique(units))
+            self.mark_tags.append(self._tag())
 
     def allow(self, units: Labels, while_free: IntArray) -> None:
         """State that ``units`` may move only as long as ``while_free`` may take any order."""
@@ -196,9 +216,17 @@ class Universe:
         if ANY in [x for x in parts if isinstance(x, Whole)]:
             return make()  # copies of one tensor need not agree with each other
         key = (_signature(parts), sizes)
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
+        if key in self._made:
+            made, stated = self._made[key]
+            for a, b in self.ties[
+                stated
+            ]:  # every operator states its facts, for what is alike must state alike
+                self._tie(a, b)
+            return made
+        start = len(self.ties)
+        made = make()
+        self._made[key] = (made, slice(start, len(self.ties)))
+        return made
 
     def link(self, a: tuple[str, int], b: tuple[str, int]) -> None:
         """Record for people that dimensions ``a`` and ``b`` are related here."""

@@ -80,7 +80,7 @@ def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict
     state = state_of(model)
     found = {}
     for t in graph.program.tensors.values():
-        if t.name not in graph.structure.labels:
+        if t.name not in graph.structure.tensors:
             continue
         present = [n for n in t.names if n in state]
         if not present:
@@ -98,7 +98,7 @@ def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict
             raise InputError(f"tensor {t.name} of the {which} model is complex: it cannot be matched yet")
         if not t.is_buffer:
             found[t.name] = value.to(torch.promote_types(value.dtype, torch.float32))
-    return found
+    return graph.structure.gather(found)
 
 
 def _match_weights(

@@ -12,18 +12,24 @@ from torch import fx
 
 from graphmerge.axes import FIXED, RULES, Call, Registry, Universe, Value, Where, constant_value, fixed_value
 from graphmerge.errors import TraceError
+from graphmerge.symmetry.branches import Branches, Layout, lay_out
 from graphmerge.symmetry.higher import enter
 from graphmerge.symmetry.probe import probe
 from graphmerge.trace import Program
 from graphmerge.trace.program import module_path, op_name, shape_of
 
+NO_BRANCHES = Layout()
+
 
 class Reader:
     """Walks the nodes of a graph; ``values`` holds what each node returned."""
 
-    def __init__(self, u: Universe, registry: Registry, prefix: str = "") -> None:
+    def __init__(
+        self, u: Universe, registry: Registry, prefix: str = "", layout: Layout = NO_BRANCHES
+    ) -> None:
         self.u = u
         self.registry = registry
+        self.layout = layout
         self.prefix = prefix
         self.values: dict[fx.Node, Any] = {}
         self.first: dict[fx.Node, fx.Node] = {}
@@ -67,6 +73,8 @@ class Reader:
         if node.target is operator.getitem:
             source, index = self._resolve(node.args)
             return source[index]
+        if node in self.layout.inner:
+            return None  # read with the whole sum
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             return enter(self, node, self._resolve(node.args))
         outputs = [(f"{self.prefix}{node.name}", s) for s in shape_of(node)]
@@ -75,6 +83,9 @@ class Reader:
         call = Call(
             op_name(node.target), self._arguments(node, self.values.__getitem__), tuple(outputs), self.u
         )
+        if node in self.layout.operands:
+            call.args = {"operands": [self.values[n] for n in self.layout.operands[node]]}
+        call.evenly = node.name in self.layout.joins
         result = self._apply(node, call, torch.Tag.pointwise in node.target.tags)
         several = isinstance(node.meta.get("val"), list | tuple)
         for value, dtype in zip(result, _dtypes(node), strict=True):
@@ -146,6 +157,7 @@ class Facts:
     universe: Universe
     parameters: Mapping[str, Value]
     values: Mapping[str, Value]
+    branches: tuple[Branches, ...] = ()
 
 
 def propagate(program: Program, registry: Registry = RULES) -> Facts:
@@ -167,12 +179,14 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
     meta = {n.name: n.meta.get("val") for n in program.graph.graph.nodes if n.op == "placeholder"}
     for node_name in program.inputs:
         placeholders[node_name] = _input(u, node_name, meta.get(node_name))
-    reader = Reader(u, registry)
+    layout = lay_out(program)
+    reader = Reader(u, registry, layout=layout)
     result = reader.read(program.graph, {**dict.fromkeys(meta), **placeholders})
     u.where = Where("output", "output", "")
     _fix_outputs(u, result)
+    reader.values |= {n: reader.values[root] for n, root in layout.inner.items()}
     values = {n.name: v for n, v in reader.values.items() if isinstance(v, Value) and n.op == "call_function"}
-    return Facts(u, parameters, values)
+    return Facts(u, parameters, values, layout.sets)
 
 
 def _input(u: Universe, name: str, example: Any) -> Any:

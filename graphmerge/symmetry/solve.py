@@ -18,7 +18,7 @@ structure's automorphisms. They are found in four steps, none of which looks at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,18 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from graphmerge.axes.units import FIXED, IntArray, Universe
+from graphmerge.symmetry.statements import (
+    Alike,
+    Kinds,
+    Pairs,
+    Statement,
+    as_statements,
+    statements,
+    unique_columns,
+)
 
-Pairs = tuple[IntArray, IntArray]
-"""A statement: unit ``a[i]`` goes with, or projects onto, unit ``b[i]`` (negative: fixed coordinates)."""
-
-Edges = tuple[IntArray, IntArray, IntArray]
-"""Projections as (tag [e], member [e], image [e])."""
+Edges = tuple[IntArray, IntArray, IntArray, IntArray]
+"""Projections as (kind [e], member [e], image [e], statement [e])."""
 
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -65,13 +71,13 @@ class Solution:
     sort_of: IntArray
 
 
-def solve(u: Universe, marks: Sequence[IntArray] = ()) -> Solution:
+def solve(u: Universe, marks: Sequence[IntArray] = (), alike: Alike = lambda tag: tag) -> Solution:
     """Find all sorts of interchangeable units; ``marks`` single out units beside those of ``u``.
 
     Where a condition of ``u`` is not met its units are fixed, and all is solved again.
     """
     while True:
-        solution = _solve(u, marks)
+        solution = _solve(u, marks, alike)
         broken = [k for k, (_, free) in enumerate(u.conditions) if not _any_order(solution, free)]
         if not broken:
             return solution
@@ -90,99 +96,66 @@ def _any_order(solution: Solution, units: IntArray) -> bool:
     return sort.order == 1 and len(sort.units) == len(units)
 
 
-def _solve(u: Universe, marks: Sequence[IntArray]) -> Solution:
-    unions, maps = _statements(u)
-    roles = _roles(u.count, unions, maps, [*u.marks, *marks])
+def _solve(u: Universe, marks: Sequence[IntArray], alike: Alike) -> Solution:
+    kinds = Kinds(alike)
+    unions, maps = statements(u, kinds)
+    singled = [(ids, kinds("mark", tag)) for ids, tag in zip(u.marks, u.mark_tags, strict=True)]
+    singled += [(ids, kinds("own mark", ("", k, 0))) for k, ids in enumerate(marks)]
+    roles = _roles(u.count, unions, maps, singled)
     while True:
         classes, count = _components(u.count, unions)
         edges = _edges(classes, roles, maps)
-        colours = _refine(_class_colours(classes, count, roles), edges)
+        colours = _refine(_class_colours(classes, count, roles), edges[:3])
         groups = _large(colours)
         same, implied = _consequences(groups, edges)
         if not same and not implied:
             return Solution(classes, *_forest(groups, edges, count))
-        unions = [*unions, *_as_units(same, classes)]
-        maps = [*maps, *_as_units(implied, classes)]
+        unions = [*unions, *as_statements(same, classes, kinds)]
+        maps = [*maps, *as_statements(implied, classes, kinds)]
 
 
-def _statements(u: Universe) -> tuple[list[Pairs], list[Pairs]]:
-    """Ties that pair units one to one, and those that project many onto one."""
-    unions: list[Pairs] = []
-    maps: list[Pairs] = []
-    spare = u.count
-    for a, b in u.ties:
-        a, b = _unique_columns(a, b) if _repeated(a) or _repeated(b) else (a, b)
-        a_once, b_once = not _repeated(a), not _repeated(b)
-        if a_once and b_once and a.min(initial=0) >= 0 and b.min(initial=0) >= 0:
-            unions.append((a, b))
-        elif a_once and a.min(initial=0) >= 0:
-            maps.append((a, b))
-        elif b_once and b.min(initial=0) >= 0:
-            maps.append((b, a))
-        else:  # neither follows the other: both follow what connects them
-            common, spare = _connect(a, b, spare)
-            for side in (a, b):
-                moving = side >= 0
-                maps += [(side[moving], common[moving]), (common[~moving], side[~moving])]
-    u.count = spare
-    return unions, maps
+def stated_classes(u: Universe) -> IntArray:
+    """For each unit a number that it shares with those that statements say are one with it."""
+    unions, _ = statements(u, Kinds(lambda tag: tag))
+    return _components(u.count, unions)[0]
 
 
-def _unique_columns(*rows: IntArray) -> tuple[IntArray, ...]:
-    """Distinct columns in lexicographic order; np.unique along an axis is ten times slower."""
-    order = np.lexsort(rows[::-1])
-    rows = tuple(x[order] for x in rows)
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = np.any([np.diff(x) != 0 for x in rows], axis=0)
-    return tuple(x[new] for x in rows)
-
-
-def _repeated(x: IntArray) -> bool:
-    if x.size < 2 or bool((np.diff(x) > 0).all()):
-        return False
-    return np.unique(x).size < x.size
-
-
-def _connect(a: IntArray, b: IntArray, spare: int) -> tuple[IntArray, int]:
-    """New units, one for each connected component of the pairs (a, b)."""
-    both, index = np.unique(np.concatenate([a, b]), return_inverse=True)
-    ones = np.ones(len(a), dtype=np.int8)
-    graph = coo_array((ones, (index[: len(a)], index[len(a) :])), shape=(both.size, both.size))
-    count, component = connected_components(graph, directed=False)
-    return spare + component[index[: len(a)]].astype(np.int64), spare + int(count)
-
-
-def _components(count: int, unions: Sequence[Pairs]) -> tuple[IntArray, int]:
-    a = np.concatenate([x for x, _ in unions] or [np.zeros(0, np.int64)])
-    b = np.concatenate([y for _, y in unions] or [np.zeros(0, np.int64)])
+def _components(count: int, unions: Sequence[Statement]) -> tuple[IntArray, int]:
+    a = np.concatenate([s.a for s in unions] or [np.zeros(0, np.int64)])
+    b = np.concatenate([s.b for s in unions] or [np.zeros(0, np.int64)])
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
     number, classes = connected_components(graph, directed=False)
     return classes.astype(np.int64), int(number)
 
 
-def _roles(count: int, unions: Sequence[Pairs], maps: Sequence[Pairs], marks: Sequence[IntArray]) -> IntArray:
+Marks = Sequence[tuple[IntArray, int]]
+"""Units that are singled out, and the kind of the statement."""
+
+
+def _roles(count: int, unions: Sequence[Statement], maps: Sequence[Statement], marks: Marks) -> IntArray:
     """Colours of the single units, by their marks and all statements: units of one role look alike."""
-    every = [(a, b) for a, b in [*unions, *maps] if len(a) and b[0] >= 0]
-    tags = np.repeat(np.arange(len(every)), [len(a) for a, _ in every])
-    a, b = (np.concatenate([p[k] for p in every] or [np.zeros(0, np.int64)]) for k in (0, 1))
-    return _refine(_first_colours(count, marks, [p for p in maps if len(p[0]) and p[1][0] < 0]), (tags, a, b))
+    every = [s for s in [*unions, *maps] if s.relates]
+    tags = np.repeat(np.array([s.kind for s in every], np.int64), [len(s.a) for s in every])
+    a = np.concatenate([s.a for s in every] or [np.zeros(0, np.int64)])
+    b = np.concatenate([s.b for s in every] or [np.zeros(0, np.int64)])
+    return _refine(_first_colours(count, marks, [s for s in maps if s.fixes]), (tags, a, b))
 
 
-def _edges(classes: IntArray, roles: IntArray, maps: Sequence[Pairs]) -> Edges:
-    """Projections between classes, tagged by the statement and the roles that it joins."""
+def _edges(classes: IntArray, roles: IntArray, maps: Sequence[Statement]) -> Edges:
+    """Projections between classes, by the kind of the statement and the roles that it joins."""
     rows = []
-    for tag, (a, b) in enumerate(maps):
-        if len(a) and b[0] >= 0:
-            rows.append(np.stack([np.full(len(a), tag), roles[a], roles[b], classes[a], classes[b]]))
+    for s in maps:
+        if s.relates:
+            kind, number = np.full(len(s.a), s.kind), np.full(len(s.a), s.number)
+            rows.append(np.stack([kind, roles[s.a], roles[s.b], classes[s.a], classes[s.b], number]))
     if not rows:
-        return (np.zeros(0, np.int64),) * 3
+        return (np.zeros(0, np.int64),) * 4
     every = np.concatenate(rows, axis=1)
     every = every[:, every[3] != every[4]]
-    tags = np.unique(_hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2])), return_inverse=True)[
-        1
-    ]
-    tags, a, b = _unique_columns(tags.ravel(), every[3], every[4])
-    return tags, a, b
+    kinds = _hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2]))
+    tags = np.unique(kinds, return_inverse=True)[1].ravel()
+    tags, a, b, number = unique_columns(tags, every[3], every[4], every[5])
+    return tags, a, b, number
 
 
 def _hash(
@@ -195,14 +168,14 @@ def _hash(
     return z ^ (z >> np.uint64(31))
 
 
-def _first_colours(count: int, marks: Sequence[IntArray], fixed: Sequence[Pairs]) -> IntArray:
+def _first_colours(count: int, marks: Marks, fixed: Sequence[Statement]) -> IntArray:
     """Colours of units by the marks they bear and the fixed coordinates they lie on."""
     total = np.zeros(count, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        for k, ids in enumerate(marks):
-            np.add.at(total, ids, _hash(np.array([2 * k + 1])))
-        for k, (ids, coordinate) in enumerate(fixed):
-            np.add.at(total, ids, _hash(_hash(np.array([2 * k])) + _hash(-coordinate)))
+        for ids, kind in marks:
+            np.add.at(total, ids, _hash(np.array([2 * kind + 1])))
+        for s in fixed:
+            np.add.at(total, s.a, _hash(_hash(np.array([2 * s.kind])) + _hash(-s.b)))
     return np.unique(total, return_inverse=True)[1].astype(np.int64)
 
 
@@ -214,7 +187,7 @@ def _class_colours(classes: IntArray, count: int, roles: IntArray) -> IntArray:
     return np.unique(total, return_inverse=True)[1].astype(np.int64)
 
 
-def _refine(colours: IntArray, edges: Edges) -> IntArray:
+def _refine(colours: IntArray, edges: tuple[IntArray, IntArray, IntArray]) -> IntArray:
     """Colour refinement to its fixed point."""
     tag, a, b = edges
     out_tag, in_tag = _hash(2 * tag), _hash(2 * tag + 1)
@@ -246,33 +219,52 @@ def _large(colours: IntArray) -> list[IntArray]:
     return sorted(found, key=lambda g: int(g[0]))
 
 
-def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, dict[int, IntArray]]:
-    """For each group its projections to other groups: image of each member, by statement."""
-    tag, a, b = edges
+def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, list[IntArray]]:
+    """For each group its projections to other groups: the image of each member, by kind of statement.
+
+    Members that parallel branches share have an image in each branch: there the statements count one by one.
+    """
+    tag, a, b, number = edges
     size = int(max((g.max() for g in groups), default=-1)) + 1
     owner = np.full(max(size, int(a.max(initial=-1)) + 1, int(b.max(initial=-1)) + 1), -1, dtype=np.int64)
     place = np.zeros_like(owner)
     for k, g in enumerate(groups):
         owner[g], place[g] = k, np.arange(len(g))
     keep = (owner[a] >= 0) & (owner[b] >= 0)
-    tag, a, b = tag[keep], a[keep], b[keep]
-    order = np.lexsort((place[a], tag, owner[a]))
-    tag, a, b = tag[order], a[order], b[order]
-    key = np.stack([owner[a], tag])
-    cuts = np.flatnonzero((np.diff(key, axis=1) != 0).any(axis=0)) + 1
-    found: dict[int, dict[int, IntArray]] = {}
-    for part in np.split(np.arange(len(a)), cuts) if len(a) else []:
-        k, group = int(owner[a[part[0]]]), groups[int(owner[a[part[0]]])]
-        if len(part) == len(group):  # one image each; several images occur only in irregular structures
-            found.setdefault(k, {})[int(tag[part[0]])] = b[part]
+    found: dict[int, list[IntArray]] = {}
+    tag, a, b, number = tag[keep], a[keep], b[keep], number[keep]
+    for part in _runs(owner[a], tag, place[a]):
+        k = int(owner[a[part[0]]])
+        once = part[np.concatenate([[True], np.diff(place[a[part]]) != 0])]
+        images = [b[once]] if _one_image(a[part], b[part]) else []
+        if not images:
+            single = [part[run] for run in _runs(number[part], place[a[part]])]
+            images = [b[x] for x in single if _one_image(a[x], b[x])]
+        for image in images:
+            if len(image) == len(groups[k]):
+                found.setdefault(k, []).append(image)
     return found
+
+
+def _runs(*keys: IntArray) -> list[IntArray]:
+    """Indices that agree in all keys but the last, in the order of the last."""
+    order = np.lexsort(keys[::-1])
+    if not len(order):
+        return []
+    rows = np.stack(keys[:-1])[:, order]
+    return np.split(order, np.flatnonzero((np.diff(rows, axis=1) != 0).any(axis=0)) + 1)
+
+
+def _one_image(a: IntArray, b: IntArray) -> bool:
+    """Whether each member (sorted) has one image, be it stated once or more often."""
+    return bool((np.diff(b)[np.diff(a) == 0] == 0).all())
 
 
 def _consequences(groups: Sequence[IntArray], edges: Edges) -> tuple[list[Pairs], list[Pairs]]:
     """Groups that must move as one, and projections that follow from others but were not stated."""
     maps = _maps_of(groups, edges)
     size = max((int(g.max()) for g in groups), default=-1) + 1
-    known = {(int(g[0]), int(image[0])) for k, g in enumerate(groups) for image in maps.get(k, {}).values()}
+    known = {(int(g[0]), int(image[0])) for k, g in enumerate(groups) for image in maps.get(k, [])}
     first = np.zeros(size, dtype=np.int64)
     for g in groups:
         first[g] = g[0]
@@ -307,13 +299,6 @@ def _following(images: Sequence[IntArray]) -> NDArray[np.bool_]:
     return follows
 
 
-def _as_units(pairs: Sequence[Pairs], classes: IntArray) -> list[Pairs]:
-    """Pairs of classes as pairs of units."""
-    some_unit = np.zeros(int(classes.max(initial=-1)) + 1, dtype=np.int64)
-    some_unit[classes] = np.arange(len(classes))
-    return [(some_unit[a], some_unit[b]) for a, b in pairs]
-
-
 def _forest(groups: Sequence[IntArray], edges: Edges, count: int) -> tuple[tuple[Sort, ...], IntArray]:
     """Sorts with parents first, and the sort of each class (-1: it never moves)."""
     maps = _maps_of(groups, edges)
@@ -321,14 +306,14 @@ def _forest(groups: Sequence[IntArray], edges: Edges, count: int) -> tuple[tuple
     ordered = sorted(range(len(groups)), key=lambda k: (len(groups[k]), int(groups[k][0])))
     sorts = []
     for number, k in enumerate(ordered):
-        images = _distinct(maps.get(k, {}))
+        images = _distinct(maps.get(k, []))
         sorts.append(_sort(groups[k], images, owner))
         owner[groups[k]] = number
     return tuple(sorts), owner
 
 
-def _distinct(maps: Mapping[int, IntArray]) -> list[IntArray]:
-    return list({m.tobytes(): m for m in maps.values()}.values())
+def _distinct(images: Sequence[IntArray]) -> list[IntArray]:
+    return list({m.tobytes(): m for m in images}.values())
 
 
 def _sort(group: IntArray, images: Sequence[IntArray], owner: IntArray) -> Sort:

@@ -8,14 +8,16 @@ becomes an index per dimension: the k-th position of a class goes to the k-th po
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from graphmerge.axes.units import IntArray, Universe, Value, Whole
-from graphmerge.symmetry.solve import Sort, solve
+from graphmerge.axes.units import IntArray, Labels, Universe, Value, Whole
+from graphmerge.symmetry.branches import Branches
+from graphmerge.symmetry.solve import Solution, Sort, solve, stated_classes
+from graphmerge.symmetry.stacks import Stacks, stack
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Structure:
     """``labels[name][dim]``: class of the unit at each position (None: the dimension never moves).
 
     ``atoms`` are the sorts that move freely, ``frozen`` those found irregular and kept in place.
-    ``classes`` [unit] is the class of every unit that the facts speak of.
+    ``classes`` [unit] is the class of every unit that the facts speak of. ``stacks`` names the tensors of
+    the state dict that stand under one name here, [branch, ...].
     """
 
     sorts: tuple[Sort, ...]
@@ -32,6 +35,29 @@ class Structure:
     shapes: Mapping[str, tuple[int, ...]]
     frozen: frozenset[int]
     classes: IntArray
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """The names of all tensors of the state dict that stand here, those inside stacks included."""
+        return frozenset(self.labels) - frozenset(self.stacks) | {n for x in self.stacks.values() for n in x}
+
+    def gather(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors of a state dict by their names here: those of parallel branches stacked."""
+        inside = {n for names in self.stacks.values() for n in names}
+        found = {n: t for n, t in state.items() if n not in inside}
+        for name, parts in self.stacks.items():
+            if all(n in state for n in parts):
+                found[name] = torch.stack([state[n] for n in parts])
+        return found
+
+    def spread(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The way back from ``gather``."""
+        found = {n: t for n, t in tensors.items() if n not in self.stacks}
+        for name, parts in self.stacks.items():
+            if name in tensors:
+                found |= dict(zip(parts, tensors[name].unbind(), strict=True))
+        return found
 
     def label(self, values: Mapping[str, Value]) -> Structure:
         """The same symmetries, for other labelled tensors of the graph (activations)."""
@@ -196,22 +222,44 @@ def random_inner(
     return inner
 
 
-def build(u: Universe, parameters: Mapping[str, Value]) -> Structure:
-    """Solve the facts of ``u`` for the symmetries of ``parameters``."""
-    arrays = {
-        (n, d): x
-        for n, v in parameters.items()
-        for d, x in enumerate(v.labels or ())
-        if not isinstance(x, Whole)
-    }
-    solution = solve(u, [np.unique(x) for x in arrays.values()])
+def build(u: Universe, parameters: Mapping[str, Value], branches: Sequence[Branches] = ()) -> Structure:
+    """Solve the facts of ``u`` for the symmetries of ``parameters``, those of parallel branches stacked."""
+    if not branches:
+        return _build(u, Stacks(parameters, {}, (), (), lambda tag: tag))
+    stacks = stack(u, parameters, branches, stated_classes(u))
+    structure = _build(u, stacks)
+    moving = [bool((structure.sort_of[structure.classes[heads]] >= 0).any()) for heads in stacks.heads]
+    if all(moving):
+        return structure
+    return build(u, parameters, [s for s, live in zip(stacks.sets, moving, strict=True) if live])
+
+
+def _own_marks(parameters: Mapping[str, Value]) -> list[IntArray]:
+    """The units of each dimension of each parameter: none may take the place of one elsewhere."""
+    return [np.unique(x) for v in parameters.values() for x in v.labels or () if not isinstance(x, Whole)]
+
+
+def _build(u: Universe, stacks: Stacks) -> Structure:
+    parameters = stacks.values
+    solution = solve(u, _own_marks(parameters), stacks.alike)
     labels = {
-        n: tuple(solution.classes[arrays[n, d]] if (n, d) in arrays else None for d in range(v.rank))
+        n: tuple(_classes(solution, x, d, n in stacks.members) for d, x in enumerate(v.labels or ()))
         for n, v in parameters.items()
     }
     shapes = {n: v.shape for n, v in parameters.items()}
-    whole = Structure(solution.sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes)
+    whole = Structure(
+        solution.sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes, stacks.members
+    )
     return _prune(_freeze_irregular(whole))
+
+
+def _classes(solution: Solution, own: Labels, dim: int, stacked: bool) -> IntArray | None:
+    """Classes along a dimension; in a stack, what all branches share does not depend on the branch."""
+    if isinstance(own, Whole):
+        return None
+    classes = solution.classes[own]
+    shared = stacked and dim > 0 and bool((classes == classes[:1]).all())
+    return classes[:1] if shared else classes
 
 
 def _prune(whole: Structure) -> Structure:

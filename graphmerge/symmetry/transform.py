@@ -37,12 +37,20 @@ class Transform:
         The result keeps the order of the keys and the ``_metadata`` that ``load_state_dict`` reads.
         """
         moved: dict[str, torch.Tensor] = type(state)() if hasattr(state, "_metadata") else {}  # type: ignore[assignment]
+        stacked = self._stacked(state)
         for name, t in state.items():
-            sources = self._sources.get(self.names.get(name, ""), {})
-            moved[name] = reorder(t, sources) if sources else t
+            own = self.names.get(name, "")
+            sources = self._sources.get(own, {})
+            moved[name] = stacked[own] if own in stacked else reorder(t, sources) if sources else t
         if hasattr(state, "_metadata"):
             moved._metadata = state._metadata  # type: ignore[attr-defined]
         return moved
+
+    def _stacked(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors of parallel branches, moved as stacks."""
+        parts = {self.names[n]: t for n, t in state.items() if n in self.names}
+        stacks = {n: t for n, t in self.structure.gather(parts).items() if n in self.structure.stacks}
+        return self.structure.spread({n: self.apply_to(n, t) for n, t in stacks.items()})
 
     def apply_to(self, name: str, t: torch.Tensor, skip: int | None = None) -> torch.Tensor:
         """Move the units of one tensor, all dimensions but ``skip``."""
@@ -52,6 +60,14 @@ class Transform:
     def apply_first(self, name: str, t: torch.Tensor) -> torch.Tensor:
         """Move only the first position of every unit along each dimension: no symmetry, but a control."""
         return reorder(t, self.structure.first_sources(self.names.get(name, name), self.phi))
+
+    def side(
+        self, name: str, state: Mapping[str, torch.Tensor], first: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """One tensor of the structure moved alone, by state dict names; ``first`` as in ``apply_first``."""
+        parts = self.structure.stacks.get(name, (name,))
+        t = self.structure.gather({n: state[n] for n in parts})[name]
+        return self.structure.spread({name: (self.apply_first if first else self.apply_to)(name, t)})
 
     def inverse(self) -> Transform:
         """The symmetry that undoes this one."""

@@ -216,7 +216,7 @@ class _Runner:
         Matrices get the scale at which a layer keeps the size of its input: at the small scale of
         some initialisations attention is uniform, and queries and keys could be anything.
         """
-        moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.labels}
+        moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.tensors}
         found: dict[str, torch.Tensor] = {}
         for name, names in ties(own).items():
             t = _in(own[name], self.dtype)
@@ -301,11 +301,9 @@ class _Runner:
         transform = self.graph.random_transform(seed, [group.name])
         largest = 0.0
         for name in dict.fromkeys(n for n, _ in group.members):
-            for moved in (
-                transform.apply_to(name, self.state[name]),
-                transform.apply_first(name, self.state[name]),
-            ):
-                largest = max(largest, self.error(self._tie({**self.state, name: moved})))
+            for first in (False, True):
+                moved = transform.side(name, self.state, first)
+                largest = max(largest, self.error(self._tie({**self.state, **moved})))
                 if largest > _CONTROL_FACTOR * tolerance:
                     return largest
         return largest

@@ -96,13 +96,13 @@ def _nodes(program: Program) -> Iterator[tuple[fx.Node | None, object]]:
         number[node] = len(number)
         if node.op == "placeholder":
             tensor, constant = program.tensors.get(node.name), program.constants.get(node.name)
-            yield node, (tensor and (tensor.names, tensor.is_buffer), _bytes(constant), shape_of(node))
+            yield node, (tensor and (tensor.names, tensor.is_buffer), content(constant), shape_of(node))
         else:
             inputs = fx.map_arg((node.args, node.kwargs), lambda n: number[n])
             yield node, (str(node.target), str(inputs), shape_of(node))
 
 
-def _bytes(constant: torch.Tensor | None) -> bytes | None:
+def content(constant: torch.Tensor | None) -> bytes | None:
     """The content of a constant, by which NaN equals NaN; nothing of one that has no data."""
     if constant is None or constant.device.type == "meta":
         return None

@@ -138,13 +138,15 @@ def split(call: Call) -> list[Value]:
     x: Value = call["self"]
     axis = call["dim"] % x.rank
     results, start = [], 0
-    for name, shape in call.outputs:
+    u = call.u
+    for u.part, (name, shape) in enumerate(call.outputs):
         size = shape[axis] if len(shape) == x.rank else 1
-        part = take(call.u, call.grid(x, [axis]), axis, np.arange(start, start + size))
+        part = take(u, call.grid(x, [axis]), axis, np.arange(start, start + size))
         kept = [k for k in range(x.rank) if len(shape) == x.rank or k != axis]
-        one = Call(call.op, {}, ((name, shape),), call.u)
+        one = Call(call.op, {}, ((name, shape),), u)
         results += one.result(pick_dims(part, kept), x, {k: i for i, k in enumerate(kept)})
         start += size
+    u.part = -1
     return results
 
 
