@@ -7,7 +7,7 @@ Source: Git Re-Basin section 3.1, with Pearson correlation as in REPAIR, Jordan 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import fx
 
-from graphmerge.axes.units import IntArray
+from graphmerge.axes.units import IntArray, Value, Whole
 from graphmerge.errors import InputError, UsageError
 from graphmerge.match.layout import Site
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform, trace
 from graphmerge.symmetry.structure import Structure
 from graphmerge.trace.program import op_name
-from graphmerge.trace.run import State, device_of, fitting, inputs_of, to_device, visit
+from graphmerge.trace.run import Inputs, State, device_of, fitting, inputs_of, to_device, visit
 
 _MOVES_ONLY = {
     f"aten.{n}"
@@ -99,13 +99,36 @@ def feature_labels(graph: ModelGraph) -> Structure:
         for n in from_data
         if n.op == "call_function" and op_name(n.target) not in _MOVES_ONLY and not _normalised_next(n)
     }
-    values = {n: v for n, v in graph.facts.values.items() if n in computing}
-    structure = graph.structure.label(values)
-    small = {
-        name: tuple(x if x is not None and x.size <= MAX_ROWS else None for x in dims)
-        for name, dims in structure.labels.items()
+    sorted_rows = graph.facts.universe.sorted_by
+    values = {
+        n: v
+        for n, v in graph.facts.values.items()
+        if n in computing and not v.routed and not _is_sorted(v, sorted_rows)
     }
-    return replace(structure, labels=small)
+    structure = graph.structure.label(values)
+    return replace(structure, labels={n: _comparable(dims) for n, dims in structure.labels.items()})
+
+
+def _is_sorted(value: Value, sorted_rows: Collection[int]) -> bool:
+    """Whether rows stand in an order that each model finds for itself (tokens sorted by expert)."""
+    first = [int(x.flat[0]) for x in value.labels or () if not isinstance(x, Whole)]
+    return any(unit in sorted_rows for unit in first)
+
+
+def _comparable(dims: tuple[IntArray | None, ...]) -> tuple[IntArray | None, ...]:
+    """Dimensions along which two models can be correlated: the samples of both stand in the same order."""
+
+    def follows(d: int) -> set[int]:
+        x = dims[d]
+        return {e for e, n in enumerate(x.shape) if n > 1 or e == d} if x is not None else set()
+
+    moving = [d for d, x in enumerate(dims) if x is not None]
+    return tuple(
+        x
+        if x is not None and x.size <= MAX_ROWS and all(e in follows(d) or d in follows(e) for e in moving)
+        else None
+        for d, x in enumerate(dims)
+    )
 
 
 def _normalised_next(node: fx.Node) -> bool:
@@ -196,6 +219,7 @@ def _pick(source: IntArray, axes: Sequence[int]) -> tuple[int, ...]:
 
 def correlate(
     graph: ModelGraph,
+    structure: Structure,
     a: State,
     b: State,
     data: Iterable[Any],
@@ -218,13 +242,33 @@ def correlate(
                 continue
             read += 1
             progress(f"matching: correlating activations, batch {read}")
-            both = (visit(graph.program, state, inputs, wanted.keys()) for state in (a, b))
-            for x, y in zip(*both, strict=True):
-                for axes, site in wanted[x.node.name].items():
-                    key = (x.node.name, axes)
-                    rows = (site.matrix(x.value).float(), site.matrix(y.value).float())
-                    moments[key] = _update(moments.get(key), *rows)
+            for name, x, y in _pairs(graph, structure, (a, b), inputs, wanted.keys()):
+                for axes, site in wanted[name].items():
+                    rows = (site.matrix(x).float(), site.matrix(y).float())
+                    moments[name, axes] = _update(moments.get((name, axes)), *rows)
     return {k: m.correlation() for k, m in moments.items()}, read, skipped
+
+
+def _pairs(
+    graph: ModelGraph,
+    structure: Structure,
+    states: tuple[State, State],
+    inputs: Inputs,
+    wanted: Collection[str],
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """What both models compute at the nodes wanted; nodes of parallel branches as one stack [branch, ...]."""
+    parts = {n: structure.stacks.get(n, (n,)) for n in wanted}
+    stack_of = {n: name for name, nodes in parts.items() for n in nodes}
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    both = (visit(graph.program, state, inputs, stack_of.keys()) for state in states)
+    for x, y in zip(*both, strict=True):
+        name = stack_of[x.node.name]
+        seen[x.node.name] = (x.value, y.value)
+        if name not in structure.stacks:
+            yield name, *seen.pop(name)
+        elif all(n in seen for n in parts[name]):
+            mine, theirs = zip(*(seen.pop(n) for n in parts[name]), strict=True)
+            yield name, torch.stack(mine), torch.stack(theirs)
 
 
 def same_frame(ours: ModelGraph, theirs: Transform) -> Transform:

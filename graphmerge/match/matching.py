@@ -148,7 +148,7 @@ def _match_activations(
     structure = feature_labels(features)
     work = plans(features, structure, structure.labels)
     sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]
-    correlations, read, skipped = correlate(features, states[0], states[1], data, sites, progress)
+    correlations, read, skipped = correlate(features, structure, states[0], states[1], data, sites, progress)
     similarity = ActivationSimilarity(structure, correlations, features.identity())
     start = similarity.objective
     steps, converged = descend(similarity, work, seed, progress=progress)

@@ -74,7 +74,7 @@ class Reader:
             source, index = self._resolve(node.args)
             return source[index]
         if node in self.layout.inner:
-            return None  # read with the whole sum
+            return None  # read with the whole sum; a part of it changes as branches change places
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             return enter(self, node, self._resolve(node.args))
         outputs = [(f"{self.prefix}{node.name}", s) for s in shape_of(node)]
@@ -184,7 +184,6 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
     result = reader.read(program.graph, {**dict.fromkeys(meta), **placeholders})
     u.where = Where("output", "output", "")
     _fix_outputs(u, result)
-    reader.values |= {n: reader.values[root] for n, root in layout.inner.items()}
     values = {n.name: v for n, v in reader.values.items() if isinstance(v, Value) and n.op == "call_function"}
     return Facts(u, parameters, values, layout.sets)
 

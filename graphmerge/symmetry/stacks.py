@@ -38,12 +38,12 @@ def stack(
     """
     stated = _stated(u)
     found = [(s, x) for s in sets if (x := _bind(u, parameters, s, stated, classes)) is not None]
-    members = {_name(row): row for s, _ in found for row in s.tensors}
+    members = {stack_name(row): row for s, _ in found for row in s.tensors}
     inside = {n for row in members.values() for n in row}
     values = {n: v for n, v in parameters.items() if n not in inside}
     for s, heads in found:
         for row in s.tensors:
-            values[_name(row)] = _stacked(_name(row), [parameters[n] for n in row], heads)
+            values[stack_name(row)] = stacked(stack_name(row), [parameters[n] for n in row], heads)
     first = {n: (row[0], -1) for s, _ in found for row in s.nodes for n in row}
     parts = {(n, k): -2 - i for i, (s, _) in enumerate(found) for n, x in s.parts.items() for k in x}
 
@@ -128,7 +128,7 @@ def _picked(
     return np.stack([np.concatenate(x) for x in marked]) if len(sizes) == 1 and 0 not in sizes else None
 
 
-def _stacked(name: str, values: Sequence[Value], heads: IntArray) -> Value:
+def stacked(name: str, values: Sequence[Value], heads: IntArray) -> Value:
     """Tensors that correspond as one, [branch, ...]."""
     shape = values[0].shape
     labels: list[Labels] = [heads.reshape(-1, *[1] * len(shape))]
@@ -138,7 +138,7 @@ def _stacked(name: str, values: Sequence[Value], heads: IntArray) -> Value:
     return Value(name, (len(values), *shape), labels)
 
 
-def _name(row: Sequence[str]) -> str:
+def stack_name(row: Sequence[str]) -> str:
     """One name for tensors that correspond: what differs stands in braces."""
     parts = [n.split(".") for n in row]
     if len({len(p) for p in parts}) > 1:

@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from graphmerge.axes.units import IntArray, Labels, Universe, Value, Whole
+from graphmerge.axes.units import IntArray, Universe, Value, Whole
 from graphmerge.symmetry.branches import Branches
-from graphmerge.symmetry.solve import Solution, Sort, solve, stated_classes
-from graphmerge.symmetry.stacks import Stacks, stack
+from graphmerge.symmetry.solve import Sort, solve, stated_classes
+from graphmerge.symmetry.stacks import Stacks, stack, stack_name, stacked
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Structure:
 
     ``atoms`` are the sorts that move freely, ``frozen`` those found irregular and kept in place.
     ``classes`` [unit] is the class of every unit that the facts speak of. ``stacks`` names the tensors of
-    the state dict that stand under one name here, [branch, ...].
+    the state dict that stand under one name here, [branch, ...]; ``branches`` are the sets of parallel
+    branches with the units that stand for them.
     """
 
     sorts: tuple[Sort, ...]
@@ -36,6 +37,7 @@ class Structure:
     frozen: frozenset[int]
     classes: IntArray
     stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    branches: tuple[tuple[Branches, IntArray], ...] = ()
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -61,13 +63,22 @@ class Structure:
 
     def label(self, values: Mapping[str, Value]) -> Structure:
         """The same symmetries, for other labelled tensors of the graph (activations)."""
-        labels = {}
-        for name, v in values.items():
-            arrays = [None if isinstance(x, Whole) else self.classes[x] for x in v.labels or ()]
-            labels[name] = tuple(
-                x if x is not None and (self.sort_of[x] >= 0).any() else None for x in arrays
-            )
-        return replace(self, labels=labels, shapes={n: v.shape for n, v in values.items()})
+        stacks = {
+            stack_name(row): row
+            for branches, _ in self.branches
+            for row in branches.nodes
+            if all(n in values for n in row)
+        }
+        heads = {row: units for branches, units in self.branches for row in branches.nodes}
+        inside = {n for row in stacks.values() for n in row}
+        found = {n: v for n, v in values.items() if n not in inside}
+        found |= {n: stacked(n, [values[m] for m in row], heads[row]) for n, row in stacks.items()}
+        arrays = {n: _classes(self.classes, v, n in stacks) for n, v in found.items()}
+        labels = {
+            n: tuple(x if x is not None and (self.sort_of[x] >= 0).any() else None for x in dims)
+            for n, dims in arrays.items()
+        }
+        return replace(self, labels=labels, shapes={n: v.shape for n, v in found.items()}, stacks=stacks)
 
     @cached_property
     def atoms(self) -> tuple[int, ...]:
@@ -242,24 +253,22 @@ def _own_marks(parameters: Mapping[str, Value]) -> list[IntArray]:
 def _build(u: Universe, stacks: Stacks) -> Structure:
     parameters = stacks.values
     solution = solve(u, _own_marks(parameters), stacks.alike)
-    labels = {
-        n: tuple(_classes(solution, x, d, n in stacks.members) for d, x in enumerate(v.labels or ()))
-        for n, v in parameters.items()
-    }
+    labels = {n: _classes(solution.classes, v, n in stacks.members) for n, v in parameters.items()}
     shapes = {n: v.shape for n, v in parameters.items()}
+    sorts, branches = solution.sorts, tuple(zip(stacks.sets, stacks.heads, strict=True))
     whole = Structure(
-        solution.sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes, stacks.members
+        sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes, stacks.members, branches
     )
     return _prune(_freeze_irregular(whole))
 
 
-def _classes(solution: Solution, own: Labels, dim: int, stacked: bool) -> IntArray | None:
-    """Classes along a dimension; in a stack, what all branches share does not depend on the branch."""
-    if isinstance(own, Whole):
-        return None
-    classes = solution.classes[own]
-    shared = stacked and dim > 0 and bool((classes == classes[:1]).all())
-    return classes[:1] if shared else classes
+def _classes(of_unit: IntArray, value: Value, is_stack: bool) -> tuple[IntArray | None, ...]:
+    """Classes along each dimension; in a stack, what all branches share does not depend on the branch."""
+    arrays = [None if isinstance(x, Whole) else of_unit[x] for x in value.labels or ()]
+    return tuple(
+        x[:1] if x is not None and is_stack and d > 0 and bool((x == x[:1]).all()) else x
+        for d, x in enumerate(arrays)
+    )
 
 
 def _prune(whole: Structure) -> Structure:

@@ -220,12 +220,16 @@ def test_known_blocks_written_as_branches(model: nn.Module, shape: tuple[int, ..
     assert not result.unobservable
 
 
-def test_a_planted_exchange_of_experts_is_found_again() -> None:
-    model = Parallel(masked)
+@pytest.mark.parametrize("method", ["weight", "activation"])
+@pytest.mark.parametrize("combine", GATED)
+def test_a_planted_exchange_of_experts_is_found_again(combine: Combine, method: str) -> None:
+    torch.manual_seed(0)
+    model = Parallel(combine)
     graph = gm.trace(model, (torch.randn(7, 3),))
     planted = graph.random_transform(3)
     moved = planted.apply(model.state_dict())
-    alignment = gm.match(graph, model, moved)
+    data = [(torch.randn(64, 3), torch.zeros(64)) for _ in range(4)]
+    alignment = gm.match(graph, model, moved, method=method, data=data)
     assert alignment.transform == planted.inverse()
     back = alignment.apply(moved)
     assert all(torch.equal(t, back[n]) for n, t in model.state_dict().items())
