@@ -15,6 +15,7 @@ ORDER = (
     "progress",
     "axes",
     "trace",
+    "metrics",
     "files",
     "symmetry",
     "match",

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from graphmerge.errors import UsageError
-from graphmerge.evaluate.metrics import Score, evaluate
 from graphmerge.merge import average
+from graphmerge.metrics import Score, evaluate
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import State, state_of

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from graphmerge.evaluate.barrier import BarrierCurve
-from graphmerge.evaluate.metrics import Score
+from graphmerge.metrics import Score
 
 _COLOURS = ("#9a3b3b", "#c98a1b", "#1f6f8b", "#3a7d44", "#6b4c9a")
 _MARKS = ("o", "s", "D", "^", "v")

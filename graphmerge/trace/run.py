@@ -36,11 +36,16 @@ def state_of(model: nn.Module | State) -> State:
 
 def inputs_of(data: Iterable[Any]) -> Iterator[Inputs]:
     """The inputs of each batch as (args, kwargs); targets, which come second in a pair, are dropped."""
+    yield from map(split_batch, readable_again(data))
+
+
+def readable_again(data: Iterable[Any]) -> Iterable[Any]:
+    """The data itself; UsageError where it could be read only once."""
     if iter(data) is data:
         raise UsageError(
             "the data is a one-shot iterator and is read more than once: give a list or a DataLoader"
         )
-    yield from map(split_batch, data)
+    return data
 
 
 def split_batch(batch: Any) -> Inputs:
@@ -52,7 +57,13 @@ def split_batch(batch: Any) -> Inputs:
 
 
 def call(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay as they are.
+    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay as they are."""
+    with quiet_eval(model):
+        return functional(model, state, args, kwargs)
+
+
+def functional(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What ``model`` returns under ``state`` in the mode that it is in; to be differentiated.
 
     Each parameter slot is replaced under one name: torch would restore a module that is registered
     under two names to the weights that were put in.
@@ -63,8 +74,7 @@ def call(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[st
         for name in (*module._parameters, *module._buffers)
     }
     given = {name: t for name, t in state.items() if name in slots}
-    with quiet_eval(model):
-        return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
+    return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
 
 
 def tied(program: Program, state: State) -> dict[str, torch.Tensor]:
