@@ -5,7 +5,7 @@ from graphmerge.evaluate import BarrierCurve, Score, barrier, ensemble, evaluate
 from graphmerge.export import export_onnx
 from graphmerge.files import load_checkpoint, save_checkpoint
 from graphmerge.match import Alignment, load_alignment, match
-from graphmerge.merge import average, merge
+from graphmerge.merge import average, merge, merge_heads
 from graphmerge.pipeline import MergeResult, merge_models, prove
 from graphmerge.repair import repair, reset_batchnorm
 from graphmerge.symmetry import (
@@ -44,6 +44,7 @@ __all__ = [
     "load_checkpoint",
     "match",
     "merge",
+    "merge_heads",
     "merge_models",
     "prove",
     "repair",

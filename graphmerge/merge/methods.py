@@ -1,65 +1,136 @@
-"""The table of merge methods, and the one function that runs them."""
+"""The table of merge methods: what each needs, its options with their bounds, and its source."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import math
 
-import torch
-from torch import nn
+from graphmerge.merge.arithmetic import dare, dare_ties, task_arithmetic, ties
+from graphmerge.merge.average import linear
+from graphmerge.merge.fisher import fisher_average
+from graphmerge.merge.method import Method, Option
+from graphmerge.merge.regmean import regmean, regmean_plus
+from graphmerge.merge.slerp import slerp
+from graphmerge.merge.soup import greedy_soup
+from graphmerge.merge.spectral import iso_c, tsv_m
+from graphmerge.merge.stock import model_stock
 
-from graphmerge.errors import UsageError
-from graphmerge.merge.average import average
-from graphmerge.symmetry import ModelGraph
-from graphmerge.trace.run import State, state_of
-
-
-class Alignment(Protocol):
-    """What moves a model into the frame of the first."""
-
-    def apply(self, state: State) -> dict[str, torch.Tensor]: ...
+_SEED = Option(0, "fixes what is random", 0, 2**63 - 1)
+_ALPHA = Option(0.9, "factor on the off-diagonals of the Gram matrices", 0, 1)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A merge method on state dicts in one frame, with its source."""
-
-    run: Callable[[Sequence[State], Sequence[float] | None], dict[str, torch.Tensor]]
-    source: str
+def _scale(default: float) -> Option:
+    return Option(default, "factor on the summed task vectors", -10, 10)
 
 
 METHODS: dict[str, Method] = {
-    "average": Method(average, "linear interpolation; model soups, Wortsman et al. 2022, arXiv 2203.05482"),
+    "average": Method(
+        linear,
+        "weighted sum of the parameters; equal shares make a uniform soup",
+        "Wortsman et al. 2022, arXiv 2203.05482",
+        weights="any",
+    ),
+    "greedy-soup": Method(
+        greedy_soup,
+        "average of the models that do not make it worse on held-out data",
+        "Wortsman et al. 2022, arXiv 2203.05482",
+        weights="none",
+        data="held-out",
+    ),
+    "slerp": Method(
+        slerp,
+        "along the arc between two models",
+        "Shoemake 1985",
+        options={"scope": Option("tensor", "what has one angle", choices=("tensor", "model"))},
+        models=(2, 2),
+    ),
+    "fisher": Method(
+        fisher_average,
+        "entries weighted by the Fisher information that each model has of them",
+        "Matena and Raffel 2022, arXiv 2111.09832",
+        options={
+            "labels": Option("exact", "labels in the expectation", choices=("exact", "sampled", "empirical")),
+            "floor": Option(1e-10, "added to the Fisher information", 1e-30, 1e6),
+            "seed": _SEED,
+        },
+        data="inputs",
+    ),
+    "regmean": Method(
+        regmean,
+        "weights solved for, so that operators answer as the models did",
+        "Jin et al. 2023, arXiv 2212.09849",
+        options={"alpha": _ALPHA},
+        data="inputs",
+    ),
+    "regmean++": Method(
+        regmean_plus,
+        "RegMean through the layers merged so far",
+        "Nguyen et al. 2025, arXiv 2508.03121",
+        options={"alpha": _ALPHA},
+        data="own",
+    ),
+    "task-arithmetic": Method(
+        task_arithmetic,
+        "base plus the sum of what each model moved from it",
+        "Ilharco et al. 2023, arXiv 2212.04089",
+        weights="sum",
+        options={"scale": _scale(0.4)},
+        base=True,
+    ),
+    "ties": Method(
+        ties,
+        "task vectors trimmed, a sign elected, those that have it averaged",
+        "Yadav et al. 2023, arXiv 2306.01708",
+        weights="sum",
+        options={"density": Option(0.2, "share of the entries kept", 0, 1), "scale": _scale(1.0)},
+        base=True,
+    ),
+    "dare": Method(
+        dare,
+        "task arithmetic with entries dropped at random, the others scaled up",
+        "Yu et al. 2024, arXiv 2311.03099",
+        weights="sum",
+        options={
+            "density": Option(0.5, "probability to keep an entry", 0.001, 1),
+            "scale": _scale(0.4),
+            "seed": _SEED,
+        },
+        base=True,
+    ),
+    "dare-ties": Method(
+        dare_ties,
+        "entries dropped at random, then sign election and mean",
+        "Yu et al. 2024, arXiv 2311.03099",
+        weights="sum",
+        options={
+            "density": Option(0.5, "probability to keep an entry", 0.001, 1),
+            "scale": _scale(1.0),
+            "seed": _SEED,
+        },
+        base=True,
+    ),
+    "model-stock": Method(
+        model_stock,
+        "average drawn to the base by the angles between the models",
+        "Jang et al. 2024, arXiv 2403.19522",
+        weights="none",
+        base=True,
+        models=(2, math.inf),
+    ),
+    "tsv-m": Method(
+        tsv_m,
+        "first singular vectors of each task matrix, whitened apart",
+        "Gargiulo et al. 2025, arXiv 2412.00081",
+        weights="none",
+        options={"scale": _scale(1.0)},
+        base=True,
+    ),
+    "iso-c": Method(
+        iso_c,
+        "summed task matrices with all singular values equal",
+        "Marczak et al. 2025, arXiv 2502.04959",
+        weights="none",
+        options={"scale": _scale(1.0)},
+        base=True,
+    ),
 }
-
-
-def merge(
-    graph: ModelGraph,
-    models: Sequence[nn.Module | State],
-    method: str = "average",
-    alignment: Alignment | Sequence[Alignment] | None = None,
-    weights: Sequence[float] | None = None,
-) -> dict[str, torch.Tensor]:
-    """Merge models of one architecture into a state dict, in the frame of the first.
-
-    ``alignment`` moves every model after the first (one alignment for two models, else one for
-    each of the others); None averages the models as they are. ``weights`` [model] default to
-    equal parts. Raises UsageError for an unknown method or a wrong number of alignments or weights,
-    TraceError where a module has another graph.
-    """
-    if method not in METHODS:
-        raise UsageError(f"unknown merge method {method!r}; there are: {', '.join(METHODS)}")
-    for model in models:
-        if isinstance(model, nn.Module):
-            graph.require_same(model)
-    states = [state_of(m) for m in models]
-    known = graph.names.keys() | set(graph.program.unused)
-    strange = [n for s in states for n in s if n not in known]
-    if strange:
-        raise UsageError(f"the traced model has no tensor {strange[0]!r}: was another architecture traced?")
-    moves = [] if alignment is None else list(alignment) if isinstance(alignment, Sequence) else [alignment]
-    if moves and len(moves) != len(states) - 1:
-        raise UsageError(f"{len(states)} models need {len(states) - 1} alignments, got {len(moves)}")
-    aligned = [states[0], *(a.apply(s) for a, s in zip(moves, states[1:], strict=True))] if moves else states
-    return METHODS[method].run(aligned, weights)
+"""All merge methods."""

@@ -57,7 +57,7 @@ def split_batch(batch: Any) -> Inputs:
 
 
 def call(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay as they are."""
+    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay the same."""
     with quiet_eval(model):
         return functional(model, state, args, kwargs)
 

@@ -1,0 +1,149 @@
+"""Fisher-weighted averaging: each entry counts by how much its model's predictions depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.func import vjp, vmap
+from torch.utils import _pytree as pytree
+
+from graphmerge.errors import InputError, UsageError
+from graphmerge.merge.job import Job
+from graphmerge.merge.method import Merged
+from graphmerge.merge.tensors import State, weighted_sum, wide
+from graphmerge.metrics import logits_of
+from graphmerge.trace.export import quiet_eval
+from graphmerge.trace.run import device_of, functional, readable_again, split_batch, to_device
+
+MEMORY = 1 << 25
+"""Numbers that the gradients of the examples taken at a time may hold."""
+
+Gradients = dict[str, torch.Tensor]
+
+
+def fisher_average(job: Job, labels: str, floor: float, seed: int) -> Merged:
+    """Sum of weight x (F + floor) x tensor over the models, divided by the sum of weight x (F + floor).
+
+    F is the diagonal Fisher information of each model on its data (``diagonal_fisher``). ``floor``
+    decides where no model depends on an entry: there it is the plain weighted average. Source: Matena
+    and Raffel 2022, "Merging models with Fisher-weighted averaging", arXiv 2111.09832, equation 3.
+    """
+    found = []
+    for k, (state, data) in enumerate(zip(job.states, job.data, strict=True), 1):
+        job.progress(f"Fisher information of model {k}")
+        found.append(diagonal_fisher(job, state, data, labels, seed))
+
+    def one(name: str) -> torch.Tensor:
+        shares = [f[name].add(floor) * w for f, w in zip(found, job.weights[name], strict=True)]
+        ones = [1.0] * len(shares)
+        total = weighted_sum((wide(t) * s for t, s in zip(job.all(name), shares, strict=True)), ones)
+        return total / weighted_sum(shares, ones)
+
+    return Merged(job.each_parameter(one))
+
+
+def diagonal_fisher(job: Job, state: State, data: Iterable[Any], labels: str, seed: int) -> Gradients:
+    """Mean over the examples of E[(d log p(y | x) / d parameter)^2], for every parameter, float32 or wider.
+
+    ``labels`` says what y is: "exact" takes the expectation over the model's own distribution (one
+    prediction per example; a backward pass per class), "sampled" one draw of y from it (``seed``),
+    "empirical" the targets of the data. The log-probabilities of an example with several predictions,
+    such as a text, are added up. Raises UsageError for "exact" where there are several, InputError for
+    data without the targets that "empirical" needs.
+    """
+    model = job.graph.model
+    parameters = {n: wide(t) for n, t in state.items() if n in job.parameters}
+    rest = {n: wide(t) if t.is_floating_point() else t for n, t in state.items() if n not in parameters}
+
+    def log_p(at: State, args: Any, kwargs: Any) -> torch.Tensor:
+        logits = wide(logits_of(functional(model, job.full({**rest, **at}), args, kwargs)))
+        return logits.log_softmax(-1).reshape(len(logits), -1, logits.shape[-1])
+
+    generator = torch.Generator().manual_seed(seed)
+    total = {n: torch.zeros_like(t) for n, t in parameters.items()}
+    count = 0
+    size = max(1, MEMORY // sum(t.numel() for t in parameters.values()))
+    with quiet_eval(model):
+        for inputs, targets in _batches(data, device_of(state), size):
+            job.progress(f"Fisher information: {count} examples")
+            score = _cotangents(log_p(parameters, *inputs), targets, labels, generator)
+            squares = _squares(log_p, parameters, inputs, score)
+            for n, s in squares.items():
+                total[n] += s
+            count += len(score)
+    if not count:
+        raise InputError("the data holds no batch: nothing to measure Fisher information on")
+    return {n: t / count for n, t in total.items()}
+
+
+def _batches(
+    data: Iterable[Any], device: torch.device, size: int
+) -> Iterator[tuple[Any, torch.Tensor | None]]:
+    """Inputs and targets of parts of batches, ``size`` examples at most."""
+    for batch in readable_again(data):
+        inputs = to_device(split_batch(batch), device)
+        paired = isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)
+        targets = batch[1].to(device) if paired else None
+        examples = _examples(inputs)
+        leaves, spec = pytree.tree_flatten(inputs)
+        for k in range(0, examples, size):
+            part = [t[k : k + size] if _per_example(t, examples) else t for t in leaves]
+            yield pytree.tree_unflatten(part, spec), None if targets is None else targets[k : k + size]
+
+
+def _examples(inputs: Any) -> int:
+    """Examples in a batch: dimension 0 of its first tensor."""
+    return next(len(t) for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.ndim)
+
+
+def _per_example(t: object, examples: int) -> bool:
+    return isinstance(t, torch.Tensor) and t.ndim > 0 and len(t) == examples
+
+
+def _cotangents(
+    log_p: torch.Tensor, targets: torch.Tensor | None, labels: str, generator: torch.Generator
+) -> torch.Tensor:
+    """What to pull back to the parameters [example, draw, prediction, class], for log p of the same.
+
+    The square of each pulled back vector counts once: a class c of probability p has the root of p at c.
+    """
+    examples, predictions, classes = log_p.shape
+    if labels == "exact":
+        if predictions > 1:
+            raise UsageError(
+                f"option labels='exact': the model makes {predictions} predictions per example, of"
+                f" {classes} classes each; expected one: use labels='sampled' or 'empirical'"
+            )
+        return torch.diag_embed((log_p / 2).exp()).transpose(1, 2)
+    if labels == "sampled":
+        noise = torch.rand(log_p.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)
+        targets = (log_p - (-noise.log()).log().to(log_p.device)).argmax(-1)  # Gumbel's trick
+    elif targets is None:
+        raise InputError("option labels='empirical' needs batches (inputs, targets)")
+    if targets.numel() != examples * predictions:
+        raise InputError(f"{examples * predictions} predictions but {targets.numel()} targets")
+    return F.one_hot(targets.reshape(examples, 1, predictions), classes).to(log_p)
+
+
+def _squares(
+    log_p: Callable[[State, Any, Any], torch.Tensor], parameters: State, inputs: Any, score: torch.Tensor
+) -> Mapping[str, torch.Tensor]:
+    """Squared gradients summed over examples and draws, each example run on its own."""
+    leaves, spec = pytree.tree_flatten(inputs)
+    along = [0 if _per_example(t, len(score)) else None for t in leaves]
+
+    def one(example: list[Any], rows: torch.Tensor) -> Gradients:
+        alone = [t if d is None else t.unsqueeze(0) for t, d in zip(example, along, strict=True)]
+        args, kwargs = pytree.tree_unflatten(alone, spec)
+        pull_back = vjp(lambda at: log_p(at, args, kwargs)[0], dict(parameters))[1]
+        total = {n: torch.zeros_like(t) for n, t in parameters.items()}
+        for row in rows:
+            total = {n: total[n] + g.square() for n, g in pull_back(row)[0].items()}
+        return total
+
+    with torch.enable_grad():  # recurrent kernels keep what they need for it only then
+        summed = vmap(one, in_dims=(along, 0))(leaves, score)
+    return {n: t.sum(0) for n, t in summed.items()}
