@@ -41,14 +41,13 @@ class Product:
         """X'X of the input features over the number of rows: [group, feature, feature] (float64)."""
         count, total = 0, torch.zeros((), dtype=torch.float64)
         for rows in self._rows(visit):
-            total = total.to(rows.device) + (rows.mT @ rows).double()
+            total = total.to(rows.device) + rows.mT @ rows
             count += rows.shape[1]
         return total / count
 
     def _rows(self, visit: Visit) -> Iterator[torch.Tensor]:
-        """Input features [group, row, feature] in float32 or wider."""
-        x = visit.args[AFFINE[self.op].x]
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        """Input features [group, row, feature] (float64: the equations may be close to singular)."""
+        x = visit.args[AFFINE[self.op].x].double()
         if self.op in ("aten::linear", "aten::addmm"):
             yield x.reshape(1, -1, x.shape[-1])
             return

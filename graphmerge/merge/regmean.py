@@ -27,8 +27,8 @@ from graphmerge.merge.tensors import State, weighted_sum, wide
 from graphmerge.trace import Program
 from graphmerge.trace.run import Inputs, Visit, device_of, fitting, program_for, run_together
 
-RIDGE = 1e-9
-"""Part of the mean diagonal added to it, so that unseen directions keep the average."""
+RIDGE = 1e-10
+"""Part of the diagonal added to it, so that unseen directions keep the average."""
 
 Solution = tuple[Product, torch.Tensor]
 """An operator and its weight as a matrix."""
@@ -55,17 +55,17 @@ class Equations:
     def solve(self) -> torch.Tensor:
         """The merged weight as a matrix [group, unit, feature] (float64)."""
         left, right = torch.as_tensor(self.left), torch.as_tensor(self.right)
-        size = left.diagonal(dim1=-2, dim2=-1).mean(-1)
+        size = left.diagonal(dim1=-2, dim2=-1)
         if not bool(torch.isfinite(size).all()):
             raise InputError("the inputs of an operator are not finite: does the data hold NaN or infinity?")
-        ridge = torch.where(size > 0, RIDGE * size, 1.0)[:, None, None] * torch.eye(left.shape[-1]).to(left)
+        ridge = torch.diag_embed(torch.where(size > 0, RIDGE * size, 1.0))
         factor = torch.linalg.cholesky(left + ridge)
         return self.mean + torch.cholesky_solve(right.mT, factor).mT
 
 
 def regmean(job: Job, alpha: float) -> Merged:
     """RegMean, the inputs of each model being those that it has itself; off-diagonals x ``alpha``."""
-    program = program_for(job.graph.model, job.data[0])
+    program = program_for(job.graph.model, job.data[0], job.graph.program)
     found, skipped = products(program)
     sums = _equations(job, found)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def regmean_plus(job: Job, alpha: float) -> Merged:
 
     The batches of all models run together: memory is that of one large batch.
     """
-    program = program_for(job.graph.model, job.data[0])
+    program = program_for(job.graph.model, job.data[0], job.graph.program)
     found, skipped = products(program)
     uses = Counter(p.weight for p in found)
     skipped |= {w: "it is used more than once" for w, times in uses.items() if times > 1}

@@ -84,7 +84,7 @@ def repair_with_report(
     Raises InputError where the data holds fewer than 32 samples, or gives NaN.
     """
     weights = [1 / len(endpoints)] * len(endpoints) if weights is None else weights
-    program = program_for(graph.model, data)
+    program = program_for(graph.model, data, graph.program)
     found, skipped = sites(program)
     with torch.no_grad():
         if norms(program):

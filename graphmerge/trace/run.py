@@ -93,11 +93,16 @@ def device_of(state: State) -> torch.device:
     return next((t.device for t in state.values()), torch.device("cpu"))
 
 
-def program_for(model: nn.Module, data: Iterable[Any]) -> Program:
-    """The model traced at the shapes of the first batch, so that the static graph itself can run."""
+def program_for(model: nn.Module, data: Iterable[Any], known: Program | None = None) -> Program:
+    """The model traced at the shapes of the first batch, so that the static graph itself can run.
+
+    ``known`` is a trace of it, taken where it has those shapes.
+    """
     first = next(inputs_of(data), None)
     if first is None:
         raise InputError("the data holds no batch")
+    if known is not None and _shapes(known.example) == _shapes(first):
+        return known
     args, kwargs = to_device(first, device_of(model.state_dict()))
     return export_program(model, args, kwargs)
 
@@ -109,8 +114,10 @@ def fitting(program: Program, data: Iterable[Any], device: torch.device) -> Iter
         yield to_device(inputs, device) if _shapes(inputs) == expected else None
 
 
-def _shapes(x: Any) -> list[Any]:
-    return [tuple(t.shape) if isinstance(t, torch.Tensor) else t for t in pytree.tree_leaves(x)]
+def _shapes(x: Any) -> tuple[list[Any], pytree.TreeSpec]:
+    """The inputs with shapes in place of tensors, to be compared."""
+    leaves, spec = pytree.tree_flatten(x)
+    return [tuple(t.shape) if isinstance(t, torch.Tensor) else t for t in leaves], spec
 
 
 def visit(

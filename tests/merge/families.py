@@ -87,7 +87,7 @@ def family(name: str, dtype: torch.dtype = torch.float64) -> Family:
     torch.manual_seed(0)
     model = make().to(dtype).eval()
     data = tuple([(x.to(dtype) if x.is_floating_point() else x, y) for x, y in draw()] for _ in range(2))
-    graph = gm.trace(model, (data[0][0][0][:3],))
+    graph = gm.trace(model, (data[0][0][0],))
     base = _tied(graph, _randomised(model.state_dict(), 0.1))
     a, b = (_tied(graph, _randomised(base, 0.2)) for _ in range(2))
     return Family(graph, base, (a, b), data)
