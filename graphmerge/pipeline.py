@@ -19,7 +19,9 @@ from torch import nn
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate
 from graphmerge.match import Alignment, match
-from graphmerge.merge import average
+from graphmerge.merge import METHODS, merge, require_call
+from graphmerge.merge.job import Weights
+from graphmerge.merge.method import Value
 from graphmerge.progress import Progress, silent
 from graphmerge.repair import available, repair_with_report, reset_batchnorm
 from graphmerge.symmetry import ModelGraph, trace
@@ -54,34 +56,43 @@ class Candidate:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """``kept`` is the best candidate; ``endpoints`` and ``ensemble`` are what to compare it with."""
+    """``kept`` is the best candidate; ``endpoints`` and ``ensemble`` are what to compare it with.
+
+    ``alignments`` are, for each way of matching, those of all models after the first. ``method`` and
+    ``options`` say how was merged; ``shares`` [model] add up to 1 and are what repair interpolates by.
+    """
 
     graph: ModelGraph
     verification: Verification
-    alignments: Mapping[str, Alignment]
+    alignments: Mapping[str, tuple[Alignment, ...]]
     candidates: tuple[Candidate, ...]
     kept: Candidate
     endpoints: tuple[Score, ...]
     ensemble: Score | None
-    weights: tuple[float, float]
+    shares: tuple[float, ...]
+    method: str
+    options: Mapping[str, Value]
 
     @property
-    def alignment(self) -> Alignment | None:
-        """The alignment behind the kept candidate; None when plain averaging won."""
-        return self.alignments.get(self.kept.matching)
+    def kept_alignments(self) -> tuple[Alignment, ...]:
+        """The alignments behind the kept candidate; none when models merged as they were have won."""
+        return self.alignments.get(self.kept.matching, ())
 
 
 def merge_models(
     model: nn.Module,
-    a: State,
-    b: State,
+    states: Sequence[State],
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     data: Batches | None = None,
     test: Batches | None = None,
     methods: Sequence[str] = ("weight", "activation"),
-    weights: tuple[float, float] = (0.5, 0.5),
+    merge_method: str = "average",
+    options: Mapping[str, Value] | None = None,
+    weights: Weights | None = None,
+    base: State | None = None,
+    own_data: Sequence[Batches] | None = None,
     seed: int = 0,
     restarts: int = 2,
     strict: bool = False,
@@ -89,33 +100,70 @@ def merge_models(
     say: Progress = silent,
     progress: Progress = silent,
 ) -> MergeResult:
-    """Merge state dicts ``a`` and ``b`` of ``model`` in the frame of a, and repair the result.
+    """Merge state dicts of ``model`` in the frame of the first, and repair the result.
 
     ``args`` and ``kwargs`` are example inputs for tracing. ``data`` are batches to match and repair
-    with, a quarter of them held out to choose by; ``test`` are batches to report on. ``say`` is told of
-    every stage, ``progress`` of every step within one. ``strict`` and ``freeze`` are those of ``trace``.
-    Activation matching and repair need data and are left out without. Raises what the stages raise,
-    GateError where a symmetry fails verification.
+    with, a quarter of them held out to choose by; ``test`` are batches to report on. ``methods`` are
+    ways of matching, ``merge_method`` with its ``options``, ``weights``, ``base`` and ``own_data`` is
+    that of ``merge``. ``say`` is told of every stage, ``progress`` of every step within one. ``strict``
+    and ``freeze`` are those of ``trace``. Activation matching and repair need data and are left out
+    without. Raises what the stages raise, GateError where a symmetry fails verification.
     """
+    facts = METHODS.get(merge_method)
+    seeded = {"seed": seed} if facts and "seed" in facts.options else {}
+    values: dict[str, Any] = require_call(
+        merge_method, len(states), seeded | dict(options or {}), weights, base, data, own_data
+    )
     say("tracing")
     graph = trace(model, args, kwargs, strict=strict, freeze=freeze)
     graph, verification = prove(graph, model, seed, say, progress)
-    if all(n in b and torch.equal(t, b[n]) for n, t in a.items()):
-        say("the two models are identical: the merge gives them back")
+    if all(n in s and torch.equal(t, s[n]) for s in states[1:] for n, t in states[0].items()):
+        say("the models are identical: their average gives them back")
     data, held_out = split(data)
     test = test or held_out
-    alignments: dict[str, Alignment] = {}
-    for method in methods if data else [m for m in methods if m == "weight"]:
-        say(f"matching by {method}")
-        alignments[method] = match(graph, a, b, method, data, seed, restarts=restarts, progress=progress)
-        say(f"objective {alignments[method].start:.4g} -> {alignments[method].objective:.4g}")
-        if ties := alignments[method].notes.get("ambiguous"):
+    alignments = {
+        method: _aligned(graph, states, method, data, seed, restarts, say, progress)
+        for method in (methods if data else [m for m in methods if m == "weight"])
+    }
+    chosen_by = held_out if METHODS[merge_method].data == "held-out" else data
+    shares = _shares(weights, len(states))
+    candidates = []
+    for matching, moves in {"none": (), **alignments}.items():
+        merged = merge(
+            graph, states, merge_method, moves or None, weights, base=base, data=chosen_by,
+            own_data=own_data, progress=progress, **values,
+        )  # fmt: skip
+        moved = (
+            [states[0], *(a.apply(s) for a, s in zip(moves, states[1:], strict=True))] if moves else states
+        )
+        candidates += _repaired(graph, moved, matching, merged, shares, data, held_out, test, say)
+    endpoints = tuple(evaluate(model, s, test) for s in states) if test else ()
+    together = ensemble(model, states, test) if test else None
+    return MergeResult(
+        graph, verification, alignments, tuple(candidates), choose(candidates), endpoints, together, shares,
+        merge_method, values,
+    )  # fmt: skip
+
+
+def _aligned(
+    graph: ModelGraph, states: Sequence[State], method: str, data: Batches | None, seed: int, restarts: int,
+    say: Progress, progress: Progress,
+) -> tuple[Alignment, ...]:  # fmt: skip
+    """The alignment of every model after the first to the first."""
+    say(f"matching by {method}")
+    found = []
+    for state in states[1:]:
+        found.append(match(graph, states[0], state, method, data, seed, restarts=restarts, progress=progress))
+        say(f"objective {found[-1].start:.4g} -> {found[-1].objective:.4g}")
+        if ties := found[-1].notes.get("ambiguous"):
             say(f"units with a twin, of which either could have been chosen: {ties}")
-    candidates = _candidates(graph, (a, b), alignments, weights, data, held_out, test, say)
-    kept = choose(candidates)
-    endpoints = tuple(evaluate(model, s, test) for s in (a, b)) if test else ()
-    together = ensemble(model, (a, b), test) if test else None
-    return MergeResult(graph, verification, alignments, tuple(candidates), kept, endpoints, together, weights)
+    return tuple(found)
+
+
+def _shares(weights: Weights | None, models: int) -> tuple[float, ...]:
+    """The share of each model; equal where the weights are none that one could divide by."""
+    row = None if weights is None or isinstance(weights, Mapping) else [max(w, 0.0) for w in weights]
+    return tuple(w / sum(row) for w in row) if row and sum(row) else (1 / models,) * models
 
 
 def prove(
@@ -185,30 +233,28 @@ def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
     return data[:keep], data[keep:]
 
 
-def _candidates(
+def _repaired(
     graph: ModelGraph,
-    ends: tuple[State, State],
-    alignments: Mapping[str, Alignment],
-    weights: tuple[float, float],
+    endpoints: Sequence[State],
+    matching: str,
+    merged: State,
+    shares: Sequence[float],
     data: Batches | None,
     held_out: Batches | None,
     test: Batches | None,
     say: Progress,
 ) -> list[Candidate]:
-    """Every combination of matching and repair, measured."""
+    """A merged state dict with every repair, measured."""
+    ways: dict[str, Repair] = {"none": lambda state, _: state}
+    if data:
+        ways |= repairs(graph, endpoints, data, say)
     found = []
-    for matching in ("none", *alignments):
-        moved = alignments[matching].apply(ends[1]) if matching in alignments else ends[1]
-        merged = average([ends[0], moved], weights)
-        ways: dict[str, Repair] = {"none": lambda state, _: state}
-        if data:
-            ways |= repairs(graph, [ends[0], moved], data, say)
-        for name, way in ways.items():
-            state = way(merged, weights)
-            chosen_by = evaluate(graph.model, state, held_out) if held_out else None
-            score = evaluate(graph.model, state, test) if test and test is not held_out else chosen_by
-            title = "naive" if matching == "none" else f"{matching} matching"
-            title += f" + {name}" if name != "none" else ""
-            found.append(Candidate(title, matching, name, state, chosen_by, score))
-            say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
+    for name, way in ways.items():
+        state = way(merged, shares)
+        chosen_by = evaluate(graph.model, state, held_out) if held_out else None
+        score = evaluate(graph.model, state, test) if test and test is not held_out else chosen_by
+        title = "naive" if matching == "none" else f"{matching} matching"
+        title += f" + {name}" if name != "none" else ""
+        found.append(Candidate(title, matching, name, state, chosen_by, score))
+        say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
     return found

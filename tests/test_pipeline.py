@@ -35,18 +35,18 @@ def test_a_group_that_does_not_show_is_kept_in_place() -> None:
     model, said = Summed(), list[str]()
     a, b = states(model)
     hidden = gm.verify(gm.trace(model, (torch.randn(5, 4),)), model).unobservable
-    result = gm.merge_models(model, a, b, (torch.randn(5, 4),), say=said.append)
+    result = gm.merge_models(model, [a, b], (torch.randn(5, 4),), say=said.append)
     assert hidden == ("one",)
     assert result.graph.frozen == hidden
     assert any("kept in place" in line and "one" in line for line in said)
-    assert result.alignment is not None
-    assert not set(result.alignment.transform.moved_units()) & set(hidden)
+    (alignment,) = result.kept_alignments
+    assert not set(alignment.transform.moved_units()) & set(hidden)
 
 
 def test_without_data_the_aligned_average_is_taken_unmeasured() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     a, b = states(model)
-    result = gm.merge_models(model, a, b, (torch.randn(5, 4),))
+    result = gm.merge_models(model, [a, b], (torch.randn(5, 4),))
     assert [c.name for c in result.candidates] == ["naive", "weight matching"]
     assert result.kept.name == "weight matching"
     assert result.kept.score is None
@@ -55,7 +55,7 @@ def test_without_data_the_aligned_average_is_taken_unmeasured() -> None:
 def test_identical_models_are_given_back() -> None:
     model, said = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), list[str]()
     a, _ = states(model)
-    result = gm.merge_models(model, a, dict(a), (torch.randn(5, 4),), say=said.append)
+    result = gm.merge_models(model, [a, dict(a)], (torch.randn(5, 4),), say=said.append)
     assert any("identical" in line for line in said)
     assert all(torch.allclose(result.kept.state[n], t) for n, t in a.items())
 
@@ -63,7 +63,7 @@ def test_identical_models_are_given_back() -> None:
 def test_a_real_pair_is_merged_and_the_choice_is_made_on_data_held_out() -> None:
     a, b = load("mlp", 0), load("mlp", 1)
     data, test = (list(batches(split, limit=2000)) for split in ("train", "test"))
-    result = gm.merge_models(a, a.state_dict(), b.state_dict(), (data[0][0][:3],), data=data, test=test)
+    result = gm.merge_models(a, [a.state_dict(), b.state_dict()], (data[0][0][:3],), data=data, test=test)
     found = {c.name: c for c in result.candidates}
     naive, kept = found["naive"].score, result.kept.score
     assert naive is not None
@@ -81,7 +81,7 @@ def test_one_batch_cannot_be_held_out_from() -> None:
     a, b = states(model)
     with pytest.raises(gm.InputError, match="at least 2"):
         gm.merge_models(
-            model, a, b, (torch.randn(5, 4),), data=[(torch.randn(40, 4), torch.zeros(40).long())]
+            model, [a, b], (torch.randn(5, 4),), data=[(torch.randn(40, 4), torch.zeros(40).long())]
         )
 
 

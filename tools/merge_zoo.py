@@ -48,7 +48,7 @@ def row(name: str, seeds: tuple[int, int], train: int, test: int) -> str:
     size = len(data[0][0])
     data, held = data[: max(1, train // size)], held[: max(1, test // len(held[0][0]))]
     start = time.perf_counter()
-    result = merge_models(a, a.state_dict(), b.state_dict(), (data[0][0][:3],), data=data, test=held)
+    result = merge_models(a, [a.state_dict(), b.state_dict()], (data[0][0][:3],), data=data, test=held)
     seconds = time.perf_counter() - start
     cells = [cell(s) for s in result.endpoints]
     cells += [cell(best(result, "none", False))]

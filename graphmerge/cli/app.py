@@ -21,7 +21,7 @@ for command in (
     commands.inspect, commands.verify, commands.explain, merging.match, merging.merge,
     commands.evaluate, commands.export, demo,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(epilog=merging.methods_table() if command is merging.merge else None)(command)
 
 
 def _version(wanted: bool) -> None:

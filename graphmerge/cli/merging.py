@@ -1,7 +1,8 @@
-"""Commands on two models: match and merge."""
+"""Commands on several models: match and merge."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +11,28 @@ import typer
 from graphmerge.cli import options, report
 from graphmerge.cli.commands import load_weights, prepare
 from graphmerge.cli.console import Talk, exit_codes, table
-from graphmerge.cli.spec import load_data, parse_dtype
+from graphmerge.cli.spec import load_data, parse_dtype, parse_options, parse_weights
 from graphmerge.errors import InputError, UsageError
 from graphmerge.files import same_bytes, staged_output
 from graphmerge.match import match as match_models
+from graphmerge.merge import METHODS, require_call
 from graphmerge.pipeline import merge_models, prove
 from graphmerge.symmetry import trace
 
 First = Annotated[str, typer.Argument(metavar="A", help="First checkpoint; the result is in its frame.")]
 Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
+
+
+def methods_table() -> str:
+    """The merge methods as lines for the help text: options with their defaults, needs, source."""
+    lines = ["Merge methods:"]
+    for name, m in METHODS.items():
+        given = "".join(f" {n}={o.default} ({o.expected})" for n, o in m.options.items())
+        needs = [w for w, wanted in (("--base", m.base), ("--data", m.data and m.data != "own"),
+                 ("--own-data", m.data == "own")) if wanted]  # fmt: skip
+        needed = f"; needs {', '.join(needs)}" if needs else ""
+        lines.append(f"{name}:{given and given + ';'} {m.text}{needed} [{m.source}]")
+    return "\n\n".join(lines)
 
 
 def _refuse_same(a: str, b: str, allowed: bool) -> None:
@@ -70,11 +84,38 @@ def merge(
     model: options.Model,
     inputs: options.Inputs,
     target: options.Out,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[C]...", help="Further ones, each aligned to A.")
+    ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="auto (both, the better is kept), weight or activation.")
+        str,
+        typer.Option(
+            "--method",
+            help="Matching: auto (weight and activation, the better is kept), one of the two, or none.",
+        ),
     ] = "auto",
-    weight: Annotated[float, typer.Option("--weight", min=0, max=1, help="Share of B in the average.")] = 0.5,
+    merge_method: Annotated[
+        str, typer.Option("--merge", help="How to merge; the methods are below.")
+    ] = "average",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="An option of the merge method, e.g. density=0.5; repeats."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weights",
+            help="One per model, e.g. 0.3,0.7; 'layer1.*=1,0' for parameters or groups; repeats.",
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="The checkpoint that the models were fine-tuned from.")
+    ] = None,
     data: options.Data = None,
+    own_data: Annotated[
+        list[str] | None,
+        typer.Option("--own-data", help="Batches of one model, where they differ; once per model, in order."),
+    ] = None,
     test: options.Test = None,
     points: Annotated[
         int, typer.Option("--points", min=0, help="Points of the barrier curves (0: none).")
@@ -97,7 +138,7 @@ def merge(
     debug: options.Debug = False,
     device: options.Device = "auto",
 ) -> None:
-    """Merge two checkpoints: check, trace, verify, match, merge, repair, evaluate, export."""
+    """Merge checkpoints: check, trace, verify, match, merge, repair, evaluate, export."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         methods, wanted = _methods(method, data), parse_dtype(dtype) if dtype else None
@@ -105,19 +146,27 @@ def merge(
             raise UsageError(f"--dtype {dtype}: expected a floating dtype, for weights are no whole numbers")
         if points == 1:
             raise UsageError("--points 1: a curve needs at least 2 points (0 draws none)")
-        _refuse_same(a, b, allow_duplicate)
+        paths = [a, b, *(more or ())]
+        for one, other in itertools.combinations(paths, 2):
+            _refuse_same(one, other, allow_duplicate)
+        chosen, shares = parse_options(option or ()), parse_weights(weights or ())
+        require_call(merge_method, len(paths), chosen, shares, base, data, own_data)
         size = Path(a).stat().st_size if Path(a).exists() else 0
-        with staged_output(target, force, inputs=[a, b], needed_bytes=4 * size) as folder:
+        inputs_read = [*paths, *([base] if base else [])]
+        with staged_output(target, force, inputs=inputs_read, needed_bytes=4 * size) as folder:
             module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-            first, second = (load_weights(module, path, talk) for path in (a, b))
+            first, *others = (load_weights(module, path, talk) for path in paths)
+            states = [first.state, *(w.state for w in others)]
+            start = load_weights(module, base, talk).state if base else None
             batches, tests = (load_data(d) if d else None for d in (data, test))
             result = merge_models(
-                module, first.state, second.state, args, kwargs, data=batches, test=tests, methods=methods,
-                weights=(1 - weight, weight), seed=seed, restarts=restarts, strict=strict,
-                freeze=freeze or (), say=talk.say, progress=talk.tick,
+                module, states, args, kwargs, data=batches, test=tests, methods=methods,
+                merge_method=merge_method, options=chosen, weights=shares, base=start,
+                own_data=[load_data(d) for d in own_data] if own_data else None, seed=seed,
+                restarts=restarts, strict=strict, freeze=freeze or (), say=talk.say, progress=talk.tick,
             )  # fmt: skip
-            made_by = report.recipe((a, b), model, inputs, seed, result)
-            drawn = report.curves(result, (first.state, second.state), batches, tests, points, talk)
+            made_by = report.recipe(paths, base, model, inputs, seed, weights, result)
+            drawn = report.curves(result, states, batches, tests, points, talk)
             found = made_by | {"rows": report.scores(result)}
             found |= {"barrier": {n: c.to_json() for n, c in drawn.items()}} if drawn else {}
             if onnx:
@@ -130,7 +179,9 @@ def merge(
 
 def _methods(method: str, data: str | None) -> tuple[str, ...]:
     """The ways of matching to try."""
-    known = {"auto": ("weight", "activation"), "weight": ("weight",), "activation": ("activation",)}
+    known: dict[str, tuple[str, ...]] = {
+        "auto": ("weight", "activation"), "weight": ("weight",), "activation": ("activation",), "none": (),
+    }  # fmt: skip
     if method not in known:
         raise UsageError(f"unknown --method {method!r}; there are: {', '.join(known)}")
     _require_data(method, data)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import torch
@@ -20,17 +21,22 @@ from graphmerge.pipeline import Batches, MergeResult, State, repairs, split
 
 
 def recipe(
-    paths: Sequence[str], model: str, inputs: Sequence[str], seed: int, result: MergeResult
-) -> dict[str, Any]:
-    """What was merged and what was kept, with the hashes of the inputs."""
+    paths: Sequence[str], base: str | None, model: str, inputs: Sequence[str], seed: int,
+    weights: Sequence[str] | None, result: MergeResult,
+) -> dict[str, Any]:  # fmt: skip
+    """What was merged and how, what was kept, with the hashes of the inputs."""
+    files = [{"path": Path(p).name, "sha256": sha256(p)} for p in (*paths, *([base] if base else []))]
     return {
         "graphmerge": version("graphmerge"),
         "torch": torch.__version__,
         "model": model,
-        "inputs": [{"path": Path(p).name, "sha256": sha256(p)} for p in paths],
+        "inputs": files[: len(paths)],
+        "base": files[-1] if base else None,
         "example": list(inputs),
         "seed": seed,
-        "weights": result.weights,
+        "merge": result.method,
+        "options": dict(result.options),
+        "weights": list(weights or ()),
         "matching": result.kept.matching,
         "repair": result.kept.repair,
         "groups": len(result.graph.groups),
@@ -40,9 +46,15 @@ def recipe(
 
 def rows(result: MergeResult) -> list[tuple[str, Score | None]]:
     """Endpoints, every candidate, and the ensemble, for the table."""
-    ends = [(f"model {n}", s) for n, s in zip("ab", result.endpoints, strict=False)]
-    top = [("ensemble of a and b", result.ensemble)] if result.ensemble else []
+    ends = [(f"model {letter(k)}", s) for k, s in enumerate(result.endpoints)]
+    together = "a and b" if len(ends) == 2 else f"all {len(ends)}"
+    top = [(f"ensemble of {together}", result.ensemble)] if result.ensemble else []
     return [*ends, *((c.name, c.score) for c in result.candidates), *top]
+
+
+def letter(model: int) -> str:
+    """What a model is called: a, b, ... z, then by number."""
+    return ascii_lowercase[model] if model < len(ascii_lowercase) else str(model + 1)
 
 
 def scores(result: MergeResult) -> list[dict[str, Any]]:
@@ -61,16 +73,21 @@ def curves(
     points: int,
     talk: Talk,
 ) -> dict[str, BarrierCurve]:
-    """Barrier curves: naive, aligned, and aligned with the repair that was kept; none without data."""
+    """Barrier curves between two models; none of more, or without data.
+
+    They are naive, aligned, and aligned with the repair that was kept.
+    """
     data, held_out = split(data)
     test = test or held_out
-    if not points or not test:
+    if not points or not test or len(states) != 2:
         return {}
     graph, (first, second) = result.graph, states
-    best = result.alignment or next(iter(result.alignments.values()))
-    moved = best.apply(second)
     talk.say(f"barrier curves at {points} points: naive")
     found = {"naive": barrier(graph, first, second, test, points, progress=talk.tick)}
+    best = result.kept_alignments or next(iter(result.alignments.values()), ())
+    if not best:
+        return found
+    moved = best[0].apply(second)
     talk.say("barrier curves: aligned")
     found["aligned"] = barrier(graph, first, moved, test, points, progress=talk.tick)
     way = repairs(graph, [first, moved], data).get(result.kept.repair) if data else None
@@ -91,8 +108,9 @@ def write(
     state = {n: t.to(dtypes[n]) for n, t in result.kept.state.items()}
     check_finite(state, folder / "merged.safetensors")
     save_checkpoint(folder / "merged.safetensors", state, {"recipe": made_by})
-    if result.alignment:
-        result.alignment.save(folder / "alignment.safetensors")
+    for k, alignment in enumerate(result.kept_alignments, 1):
+        which = "" if len(result.kept_alignments) == 1 else f"-{letter(k)}"
+        alignment.save(folder / f"alignment{which}.safetensors")
     if drawn:
         title = "Loss along the path from A to B"
         save_barrier_plot(drawn, result.ensemble, folder / "barrier.png", title)

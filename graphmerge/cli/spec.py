@@ -85,6 +85,31 @@ def parse_place(text: str) -> tuple[str, int]:
     return name, int(axis)
 
 
+def parse_options(texts: Sequence[str]) -> dict[str, str]:
+    """``density=0.5``: names and values, still as text."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in found:
+            raise UsageError(f"--option {text!r}: expected NAME=VALUE, each name once, such as density=0.5")
+        found[name] = value
+    return found
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, tuple[float, ...]] | None:
+    """``0.3,0.7`` or ``layer1.*=1,0``: weights of the models by pattern; what has no pattern comes last."""
+    found: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        pattern, _, row = text.rpartition("=")
+        try:
+            found[pattern or "*"] = tuple(float(w) for w in row.split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"--weights {text!r}: expected [PATTERN=]W,W,... such as 0.3,0.7 or 'layer1.*=1,0'"
+            ) from error
+    return {p: found[p] for p in sorted(found, key=lambda p: p == "*")} or None
+
+
 def example_inputs(
     texts: Sequence[str], device: torch.device, seed: int
 ) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from graphmerge.errors import InputError, UsageError
 from graphmerge.merge.job import Job, Weights, resolve_weights
-from graphmerge.merge.method import Method, Value
+from graphmerge.merge.method import Value
 from graphmerge.merge.methods import METHODS
 from graphmerge.merge.tensors import require_same_tensors
 from graphmerge.progress import Progress, silent
@@ -96,11 +96,8 @@ def merge_with_report(
     Raises UsageError for a wrong call (an unknown method or option, a missing base or data), InputError
     for models that do not fit, TraceError where a module has another graph.
     """
-    if method not in METHODS:
-        raise UsageError(f"unknown merge method {method!r}; there are: {', '.join(METHODS)}")
+    values = require_call(method, len(models), options, weights, base, data, own_data)
     chosen = METHODS[method]
-    values = chosen.read_options(method, options)
-    _require(method, chosen, len(models), weights, base, data, own_data)
     for model in (*models, base):
         if isinstance(model, nn.Module):
             graph.require_same(model)
@@ -121,11 +118,20 @@ def merge_with_report(
     return {n: merged.state[names[n]] for n in order}, MergeReport(method, values, merged.notes)
 
 
-def _require(
-    name: str, method: Method, models: int, weights: object, base: object, data: object,
-    own_data: Sequence[Data] | None,
-) -> None:  # fmt: skip
-    """Refuse a call that lacks what the method needs."""
+def require_call(
+    name: str,
+    models: int,
+    options: Mapping[str, object],
+    weights: object = None,
+    base: object = None,
+    data: object = None,
+    own_data: Sequence[Data] | None = None,
+) -> dict[str, Value]:
+    """All options of a method; UsageError where the call is wrong or lacks what the method needs."""
+    if name not in METHODS:
+        raise UsageError(f"unknown merge method {name!r}; there are: {', '.join(METHODS)}")
+    method = METHODS[name]
+    values = method.read_options(name, options)
     least, most = method.models
     if not least <= models <= most:
         wanted = f"{least}" if least == most else f"at least {least}"
@@ -145,6 +151,7 @@ def _require(
         )
     if own_data is not None and len(own_data) != models:
         raise UsageError(f"{models} models but {len(own_data)} sets of own_data: give one for each model")
+    return values
 
 
 def _names(graph: ModelGraph) -> dict[str, str]:

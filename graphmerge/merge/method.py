@@ -19,11 +19,11 @@ factors of task vectors that are a "sum" (1 each by default), or "none"."""
 
 @dataclass(frozen=True)
 class Option:
-    """A hyperparameter: its default, its bounds (both included) or its choices, and what it does."""
+    """A hyperparameter: its default (whose type it has), its bounds, both included, or its choices."""
 
     default: Value
     text: str
-    low: float = -math.inf
+    low: float = 0
     high: float = math.inf
     choices: tuple[str, ...] = ()
 
@@ -33,13 +33,9 @@ class Option:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         kind = "a whole number" if isinstance(self.default, int) else "a number"
-        if self.low == -math.inf and self.high == math.inf:
-            return kind
-        return (
-            f"{kind} from {self.low:g} to {self.high:g}"
-            if self.high < math.inf
-            else (f"{kind} of at least {self.low:g}")
-        )
+        if self.high == math.inf:
+            return f"{kind} of at least {self.low:g}"
+        return f"{kind} from {self.low:g} to {self.high:g}"
 
     def read(self, name: str, value: object) -> Value:
         """The value, from a text too; UsageError where it is out of bounds."""
@@ -49,7 +45,7 @@ class Option:
         elif isinstance(value, str | int | float) and not isinstance(value, bool):
             try:
                 number = int(value) if isinstance(self.default, int) else float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 number = math.nan
             exact = isinstance(value, str) or number == value
             found = number if exact and math.isfinite(number) and self.low <= number <= self.high else None

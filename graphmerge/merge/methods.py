@@ -14,7 +14,7 @@ from graphmerge.merge.soup import greedy_soup
 from graphmerge.merge.spectral import iso_c, tsv_m
 from graphmerge.merge.stock import model_stock
 
-_SEED = Option(0, "fixes what is random", 0, 2**63 - 1)
+_SEED = Option(0, "fixes what is random")
 _ALPHA = Option(0.9, "factor on the off-diagonals of the Gram matrices", 0, 1)
 
 
