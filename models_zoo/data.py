@@ -7,6 +7,7 @@ Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; MIT licence): the 10,000 test ima
 
 import gzip
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -68,10 +69,24 @@ def shipped_fashion(split: Split) -> Batch:
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
-def batches(split: Split = "train", batch_size: int = 500, limit: int | None = None) -> Batches:
-    """The first `limit` shipped images as (float32 [n, 1, 28, 28], labels int64 [n]) batches."""
-    images, labels = (tensor[:limit] for tensor in shipped_fashion(split))
-    return _batched(normalise(images), labels, batch_size)
+def batches(
+    split: Split = "train",
+    batch_size: int = 500,
+    limit: int | None = None,
+    start: int = 0,
+    task: str = "upright",
+) -> Batches:
+    """Shipped images from `start` to `limit`, as a task shows them: (float32 [n, 1, 28, 28], int64 [n])."""
+    images, labels = (tensor[start:limit] for tensor in shipped_fashion(split))
+    return _batched(normalise(TASKS[task](images)), labels, batch_size)
+
+
+TASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "upright": lambda pixels: pixels,
+    "inverted": lambda pixels: 255 - pixels,
+    "rotated": lambda pixels: torch.rot90(pixels, dims=(1, 2)),
+}
+"""Ways to show the images, uint8 [n, 28, 28]: as they are, in negative, turned a quarter to the left."""
 
 
 def fashion_train() -> Batches:

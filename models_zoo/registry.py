@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+FINETUNED = Path(__file__).parent / "finetuned"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,27 @@ ZOO: dict[str, Entry] = {
 }
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A network of the zoo fine-tuned on a task (a key of `models_zoo.data.TASKS`)."""
+
+    base: str
+    seed: int
+    """That of the base."""
+    task: str
+
+    @property
+    def path(self) -> Path:
+        """Where its weights lie; the report of its training is the `.json` beside them."""
+        return FINETUNED / f"{self.base}-s{self.seed}-{self.task}.safetensors"
+
+
+TUNED: tuple[Tuned, ...] = tuple(
+    Tuned(base, 0, task) for base in ("vit", "resnet20") for task in ("inverted", "rotated")
+)
+"""For each base the networks that were fine-tuned from it."""
+
+
 def build(name: str) -> nn.Module:
     """The untrained network of a zoo entry."""
     entry = ZOO[name]
@@ -67,4 +89,11 @@ def load(name: str, seed: int) -> nn.Module:
     """A trained network of the zoo, in evaluation mode."""
     model = build(name)
     model.load_state_dict(load_file(checkpoint(name, seed)))
+    return model.eval()
+
+
+def load_tuned(tuned: Tuned) -> nn.Module:
+    """A fine-tuned network, in evaluation mode."""
+    model = build(tuned.base)
+    model.load_state_dict(load_file(tuned.path))
     return model.eval()

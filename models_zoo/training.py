@@ -73,7 +73,7 @@ def train(name: str, seed: int, epochs: int, state_file: Path, report: Report) -
     recipe = RECIPES[name]
     inputs, targets = training_set(name)
     torch.manual_seed(seed)
-    model = _channels_last(build(name))
+    model = channels_last(build(name))
     optimiser = make_optimiser(model, recipe)
     done, seconds = _restore(state_file, model, optimiser)
     steps = math.ceil(len(inputs) / recipe.batch_size)
@@ -82,14 +82,14 @@ def train(name: str, seed: int, epochs: int, state_file: Path, report: Report) -
         random = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         batches = shuffled(inputs, targets, recipe, random)
         rates = [learning_rate(recipe, (epoch + step / steps) / epochs) for step in range(steps)]
-        loss = _train_epoch(model, optimiser, batches, rates, recipe.clip)
+        loss = train_epoch(model, optimiser, batches, rates, recipe.clip)
         seconds += time.monotonic() - started
         _keep(state_file, model, optimiser, epoch + 1, seconds)
         report(epoch + 1, loss)
     return model.eval(), seconds
 
 
-def _channels_last(model: nn.Module) -> nn.Module:
+def channels_last(model: nn.Module) -> nn.Module:
     """Lay out the convolution weights so that a processor trains a third faster."""
     for parameter in model.parameters():
         if parameter.dim() == 4:
@@ -125,7 +125,7 @@ def shuffled(inputs: Tensor, targets: Tensor, recipe: Recipe, random: torch.Gene
         yield augment(inputs[chosen], recipe, random), targets[chosen]
 
 
-def _train_epoch(
+def train_epoch(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     batches: Iterable[Batch],

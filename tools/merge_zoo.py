@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from sections import write_section
 
 from graphmerge.cli.spec import load_data
 from graphmerge.evaluate import Score
@@ -81,14 +82,14 @@ def main() -> None:
         "width.\n"
     )
     settings = f"--train-samples {options.train_samples} --test-samples {options.test_samples}"
-    options.out.write_text(
-        "# Merging the zoo\n\n"
+    text = (
         "Test accuracy in % (loss in nats) at the midpoint of independently trained pairs (other seeds for\n"
         "initialisation and data order). *kept* is what the pipeline chose on a held-out part of the\n"
         "training data, which flatters repair: both models were trained on it. The ensemble runs both.\n\n"
         f"{table}\n{published}\nMade by `python tools/merge_zoo.py {settings}`, torch {torch.__version__},"
         f" {torch.get_num_threads()} CPU threads.\n"
     )
+    write_section(options.out, "Merging the zoo", text)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 python tools/train_zoo.py pack-data
 python tools/train_zoo.py train resnet20 --seed 0
+python tools/train_zoo.py finetune resnet20 rotated
 python tools/train_zoo.py table
 """
 
 import argparse
+import dataclasses
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,8 +19,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models_zoo.data import IMAGES_FILE, TEXT_FILE, Batches, full_fashion
-from models_zoo.registry import CHECKPOINTS, ZOO, checkpoint
+from models_zoo.data import IMAGES_FILE, TASKS, TEXT_FILE, Batches, batches, full_fashion
+from models_zoo.finetuning import TUNING_EPOCHS, TUNING_IMAGES, finetune
+from models_zoo.registry import CHECKPOINTS, FINETUNED, TUNED, ZOO, Tuned, checkpoint, load
 from models_zoo.training import RECIPES, evaluate, train
 
 RUNS = Path("runs")
@@ -116,23 +120,60 @@ def measure(model: nn.Module, name: str, seed: int, epochs: int, seconds: float)
     )
 
 
+def finetune_entry(tuned: Tuned, epochs: int) -> None:
+    """Fine-tune one network, then write its checkpoint, and its accuracy on every task before and after."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+    def say(done: int, loss: float) -> None:
+        print(f"{tuned.path.stem}: epoch {done}/{epochs}, training loss {loss:.4f} nats", flush=True)
+
+    before = accuracies(load(tuned.base, tuned.seed))
+    model, seconds = finetune(tuned, epochs, say)
+    report = {
+        **dataclasses.asdict(tuned),
+        "epochs": epochs,
+        "train_images": TUNING_IMAGES,
+        "test_accuracy_before": before,
+        "test_accuracy": accuracies(model),
+        "seconds": round(seconds, 1),
+        "torch": torch.__version__,
+        "command": f"python tools/train_zoo.py finetune {tuned.base} {tuned.task} --epochs {epochs}",
+    }
+    FINETUNED.mkdir(exist_ok=True)
+    write_files(tuned.path, model, {"task": tuned.task, "base": f"{tuned.base}-s{tuned.seed}"}, report)
+    print(json.dumps(report))
+
+
+def accuracies(model: nn.Module) -> dict[str, float]:
+    """Test accuracy on every task."""
+    return {task: round(evaluate(model, batches("test", task=task))[0], 4) for task in TASKS}
+
+
 def load_batches(loader: str) -> Batches:
     """The batches that a `module:function` loader gives."""
     module, function = loader.split(":")
-    batches: Batches = getattr(importlib.import_module(module), function)()
-    return batches
+    found: Batches = getattr(importlib.import_module(module), function)()
+    return found
 
 
 def write_checkpoint(model: nn.Module, result: Result) -> None:
     """Write the weights and, beside them, the report; each file appears whole or not at all."""
-    weights = checkpoint(result["name"], result["seed"])
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
     kept = ("seed", "epochs", "test_accuracy", "test_loss")
+    metadata = {key: str(value) for key, value in result.items() if key in kept}
+    write_files(checkpoint(result["name"], result["seed"]), model, metadata, result)
+
+
+def write_files(
+    weights: Path, model: nn.Module, metadata: Mapping[str, str], report: Mapping[str, object]
+) -> None:
+    """Write a checkpoint with its metadata, and a report as JSON beside it."""
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
     partial = weights.with_suffix(".partial")
-    save_file(tensors, partial, metadata={key: str(value) for key, value in result.items() if key in kept})
+    save_file(tensors, partial, metadata=dict(metadata))
     partial.chmod(0o644)  # safetensors writes files that only their owner may read
     partial.replace(weights)
-    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     partial.replace(weights.with_suffix(".json"))
 
 
@@ -157,11 +198,17 @@ def main() -> None:
     training.add_argument("name", choices=sorted(ZOO))
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--epochs", type=int, help="how long to train; the recipe's number if left out")
+    tuning = commands.add_parser("finetune", help="fine-tune one network on another task")
+    tuning.add_argument("name", choices=sorted({t.base for t in TUNED}))
+    tuning.add_argument("task", choices=sorted({t.task for t in TUNED}))
+    tuning.add_argument("--epochs", type=int, default=TUNING_EPOCHS)
     commands.add_parser("pack-data", help="write the data that ships with the package")
     commands.add_parser("table", help="print all checkpoints as a Markdown table")
     arguments = parser.parse_args()
     if arguments.command == "train":
         train_entry(arguments.name, arguments.seed, arguments.epochs or RECIPES[arguments.name].epochs)
+    elif arguments.command == "finetune":
+        finetune_entry(Tuned(arguments.name, 0, arguments.task), arguments.epochs)
     elif arguments.command == "pack-data":
         pack_data()
     else:

@@ -1,0 +1,130 @@
+"""Merge the networks that were fine-tuned from one base by every method, and write the table of results.
+
+    python tools/merge_finetuned.py [--only vit] [--test-images 10000]
+
+For each base: test accuracy on the tasks of the fine-tuned networks. Methods with a scale are shown with
+its default and with the one that is best on held-out images of both tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from sections import write_section
+
+import graphmerge as gm
+from graphmerge.evaluate import ensemble, evaluate
+from graphmerge.merge import METHODS
+from graphmerge.repair import available
+from models_zoo.data import Batches, batches
+from models_zoo.finetuning import TUNING_IMAGES
+from models_zoo.registry import TUNED, load, load_tuned
+
+State = Mapping[str, torch.Tensor]
+
+SCALES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0)
+MEASURED = 500
+"""Images of each task for Fisher information, Gram matrices and BatchNorm statistics."""
+
+
+class Pair:
+    """A base, the networks fine-tuned from it, and the images of their tasks."""
+
+    def __init__(self, base: str, test_images: int) -> None:
+        self.tuned = [t for t in TUNED if t.base == base]
+        self.tasks = [t.task for t in self.tuned]
+        self.model = load(base, self.tuned[0].seed)
+        self.base = {n: t.clone() for n, t in self.model.state_dict().items()}
+        self.states = [load_tuned(t).state_dict() for t in self.tuned]
+        self.data = [batches("train", 250, MEASURED, task=t) for t in self.tasks]
+        self.held_out = [batches("train", start=TUNING_IMAGES, task=t) for t in self.tasks]
+        self.test = [batches("test", limit=test_images, task=t) for t in [*self.tasks, "upright"]]
+        self.graph = gm.trace(self.model, (self.data[0][0][0],))
+        self.reset = "bn-reset" in available(self.graph)
+
+    def accuracies(self, state: State, data: list[Batches]) -> list[float]:
+        return [evaluate(self.model, state, task).accuracy for task in data]
+
+    def merge(self, method: str, **options: float) -> State:
+        """Merged, and BatchNorm measured anew on images of all tasks."""
+        facts = METHODS[method]
+        state: State = gm.merge(
+            self.graph, self.states, method, base=self.base, data=joined(self.held_out),
+            own_data=self.data if facts.data in ("inputs", "own") else None, **options,
+        )  # fmt: skip
+        return gm.reset_batchnorm(self.model, state, joined(self.data)) if self.reset else state
+
+
+def joined(parts: list[Batches]) -> Batches:
+    """The batches of all tasks."""
+    return [batch for part in parts for batch in part]
+
+
+def rows(pair: Pair) -> Iterator[tuple[str, list[float]]]:
+    """What is merged, and its accuracy on each task and on the upright images."""
+    yield "base", pair.accuracies(pair.base, pair.test)
+    for tuned, state in zip(pair.tuned, pair.states, strict=True):
+        yield f"fine-tuned: {tuned.task}", pair.accuracies(state, pair.test)
+    yield "ensemble", [ensemble(pair.model, pair.states, task).accuracy for task in pair.test]
+    for method, facts in METHODS.items():
+        if "scale" not in facts.options:
+            yield method, pair.accuracies(pair.merge(method), pair.test)
+            continue
+        usual = float(facts.options["scale"].default)
+        yield f"{method}, scale {usual:g}", pair.accuracies(pair.merge(method), pair.test)
+        best = max(SCALES, key=lambda s: sum(pair.accuracies(pair.merge(method, scale=s), pair.held_out)))
+        if best != usual:
+            found = pair.accuracies(pair.merge(method, scale=best), pair.test)
+            yield f"{method}, scale {best:g} (held out)", found
+
+
+def table(base: str, test_images: int) -> str:
+    """The table of one base."""
+    pair = Pair(base, test_images)
+    heads = ["", *pair.tasks, "mean of the two", "upright"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, (*tasks, upright) in rows(pair):
+        cells = [*tasks, sum(tasks) / len(tasks), upright]
+        lines.append(f"| {name} | " + " | ".join(f"{100 * a:.2f}" for a in cells) + " |")
+        print(lines[-1], flush=True)
+    made = [json.loads(t.path.with_suffix(".json").read_text())["command"] for t in pair.tuned]
+    reset = " BatchNorm is reset after every merge, on the same images." if pair.reset else ""
+    return (
+        f"## {base}\n\nFine-tuned by " + " and ".join(f"`{c}`" for c in made) + f".{reset}\n\n"
+        + "\n".join(lines) + "\n"
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run the bases and write the section."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    bases = list(dict.fromkeys(t.base for t in TUNED))
+    parser.add_argument("--only", nargs="*", choices=bases, default=bases)
+    parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=Path("RESULTS.md"))
+    options = parser.parse_args()
+    start = time.perf_counter()
+    tables = [table(base, options.test_images) for base in options.only]
+    text = (
+        "Test accuracy in % of networks of the zoo that were fine-tuned on Fashion-MNIST in negative\n"
+        f"(*inverted*) and turned by a quarter (*rotated*), {TUNING_IMAGES} images each, merged by every\n"
+        f"method without matching. Fisher information and Gram matrices are those of {MEASURED} training\n"
+        "images of each model's own task; what is held out (the scale, the ingredients of the soup) was\n"
+        f"chosen on {5000 - TUNING_IMAGES} images of each task that no fine-tuning saw. *upright* is the\n"
+        "base's own task, which none was to keep.\n\n"
+        + "\n".join(tables)
+        + f"\nMade by `python tools/merge_finetuned.py --test-images {options.test_images}`, torch"
+        f" {torch.__version__}, in {time.perf_counter() - start:.0f} s.\n"
+    )
+    write_section(options.out, "Fine-tuned from one base", text)
+
+
+if __name__ == "__main__":
+    main()
