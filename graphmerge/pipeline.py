@@ -19,7 +19,7 @@ from torch import nn
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate
 from graphmerge.match import Alignment, match
-from graphmerge.merge import METHODS, merge, require_call
+from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.job import Weights
 from graphmerge.merge.method import Value
 from graphmerge.progress import Progress, silent
@@ -58,8 +58,8 @@ class Candidate:
 class MergeResult:
     """``kept`` is the best candidate; ``endpoints`` and ``ensemble`` are what to compare it with.
 
-    ``alignments`` are, for each way of matching, those of all models after the first. ``method`` and
-    ``options`` say how was merged; ``shares`` [model] add up to 1 and are what repair interpolates by.
+    ``alignments`` are, for each way of matching, those of all models after the first. ``merges`` say
+    how was merged after each; ``shares`` [model] add up to 1 and are what repair interpolates by.
     """
 
     graph: ModelGraph
@@ -70,8 +70,12 @@ class MergeResult:
     endpoints: tuple[Score, ...]
     ensemble: Score | None
     shares: tuple[float, ...]
-    method: str
-    options: Mapping[str, Value]
+    merges: Mapping[str, MergeReport]
+
+    @property
+    def kept_merge(self) -> MergeReport:
+        """How the models of the kept candidate were merged."""
+        return self.merges[self.kept.matching]
 
     @property
     def kept_alignments(self) -> tuple[Alignment, ...]:
@@ -127,9 +131,9 @@ def merge_models(
     }
     chosen_by = held_out if METHODS[merge_method].data == "held-out" else data
     shares = _shares(weights, len(states))
-    candidates = []
+    candidates, reports = [], {}
     for matching, moves in {"none": (), **alignments}.items():
-        merged = merge(
+        merged, reports[matching] = merge_with_report(
             graph, states, merge_method, moves or None, weights, base=base, data=chosen_by,
             own_data=own_data, progress=progress, **values,
         )  # fmt: skip
@@ -141,7 +145,7 @@ def merge_models(
     together = ensemble(model, states, test) if test else None
     return MergeResult(
         graph, verification, alignments, tuple(candidates), choose(candidates), endpoints, together, shares,
-        merge_method, values,
+        reports,
     )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def merge(
             )  # fmt: skip
             made_by = report.recipe(paths, base, model, inputs, seed, weights, result)
             drawn = report.curves(result, states, batches, tests, points, talk)
-            found = made_by | {"rows": report.scores(result)}
+            found = made_by | {"rows": report.scores(result), "notes": dict(result.kept_merge.notes)}
             found |= {"barrier": {n: c.to_json() for n, c in drawn.items()}} if drawn else {}
             if onnx:
                 talk.say("writing merged.onnx and comparing it with torch")

@@ -156,13 +156,11 @@ def _again(p: Product, visit: Visit, matrix: torch.Tensor) -> torch.Tensor:
     place = 2 if p.op == "aten::addmm" else 1
     weight = visit.args[place]
     args = [*visit.args[:place], p.weight_of(matrix, weight).to(weight), *visit.args[place + 1 :]]
-    value: torch.Tensor = visit.node.target(*args)  # type: ignore[operator]
+    value: torch.Tensor = visit.node.target(*args, **visit.node.kwargs)  # type: ignore[operator]
     return value
 
 
-def _filled(
-    job: Job, solved: Mapping[str, tuple[Product, torch.Tensor]], skipped: Mapping[str, str]
-) -> Merged:
+def _filled(job: Job, solved: Mapping[str, Solution], skipped: Mapping[str, str]) -> Merged:
     """The average with the solved weights in it, and which they are."""
     state = linear(job).state
     for name, (p, matrix) in solved.items():

@@ -2,7 +2,8 @@
 
 A parameter with two dimensions or more (of those longer than 1) is a matrix, its first dimension
 against all others: a convolution [out, in, y, x] is [out, in y x]. Vectors, and matrices of a rank
-below the number of models, get the mean of the task vectors.
+below the number of models, get the mean of the task vectors. Grouped convolutions and stacks of experts
+are one matrix too: where units move within a group, the result depends on the frame.
 """
 
 from __future__ import annotations
