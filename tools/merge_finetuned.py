@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 
 import torch
 from sections import write_section
@@ -85,30 +86,34 @@ def rows(pair: Pair) -> Iterator[tuple[str, list[float]]]:
             yield f"{method}, scale {best:g} (held out)", found
 
 
-def table(base: str, test_images: int) -> str:
-    """The table of one base."""
-    pair = Pair(base, test_images)
+def table(pair: Pair) -> str:
+    """The rows as Markdown, printed as they come."""
     heads = ["", *pair.tasks, "mean of the two", "upright"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, (*tasks, upright) in rows(pair):
         cells = [*tasks, sum(tasks) / len(tasks), upright]
         lines.append(f"| {name} | " + " | ".join(f"{100 * a:.2f}" for a in cells) + " |")
         print(lines[-1], flush=True)
-    made = [json.loads(t.path.with_suffix(".json").read_text())["command"] for t in pair.tuned]
-    reset = " BatchNorm is reset after every merge, on the same images." if pair.reset else ""
-    return (
-        f"Test accuracy in % of the zoo's {base}, fine-tuned on Fashion-MNIST in negative (*inverted*) and turned\n"
-        f"by a quarter (*rotated*), {TUNING_IMAGES} images each, and merged by every method without matching;\n"
-        f"*upright* is the base's own task, which none was to keep. {MEASURED} training images of each model's\n"
-        f"own task gave Fisher information and Gram matrices.{reset}\n"
-        f"The ingredients of the soup, and scales where it says so, were chosen on {HELD_OUT} images of each task\n"
-        "that no fine-tuning saw.\n\n"
-        + "\n".join(lines)
-        + "\n\nFine-tuned by "
-        + " and ".join(f"`{c}`" for c in made)
-        + f".\nMade by `python tools/merge_finetuned.py --only {base} --test-images {test_images}`,"
-        f" torch {torch.__version__}.\n"
+    return "\n".join(lines)
+
+
+def section(base: str, found: str, reset: bool, test_images: int) -> str:
+    """The table of one base, with how it was made."""
+    tuned = [t for t in TUNED if t.base == base]
+    made = [json.loads(t.path.with_suffix(".json").read_text())["command"] for t in tuned]
+    before = (
+        f"Test accuracy in % of the zoo's {base}, fine-tuned on Fashion-MNIST in negative (*inverted*) and"
+        f" turned by a quarter (*rotated*), {TUNING_IMAGES} images each, and merged by every method without"
+        f" matching; *upright* is the base's own task, which none was to keep. {MEASURED} training images"
+        " of each model's own task gave Fisher information and Gram matrices. The ingredients of the soup,"
+        f" and scales where it says so, were chosen on {HELD_OUT} images of each task that no fine-tuning saw."
+        + (" BatchNorm is reset after every merge, on the same training images." if reset else "")
     )
+    after = (
+        f"Fine-tuned by `{made[0]}` and `{made[1]}`. Made by `python tools/merge_finetuned.py --only {base}"
+        f" --test-images {test_images}`, torch {torch.__version__}."
+    )
+    return "\n\n".join((fill(before, 110), found, fill(after, 110, break_on_hyphens=False)))
 
 
 def main() -> None:
@@ -122,7 +127,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"))
     options = parser.parse_args()
     for base in options.only:
-        write_section(options.out, f"Fine-tuned from one {base}", table(base, options.test_images))
+        pair = Pair(base, options.test_images)
+        text = section(base, table(pair), pair.reset, options.test_images)
+        write_section(options.out, f"Fine-tuned from one {base}", text)
 
 
 if __name__ == "__main__":
