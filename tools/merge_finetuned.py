@@ -28,6 +28,8 @@ from models_zoo.registry import TUNED, load, load_tuned
 State = Mapping[str, torch.Tensor]
 
 SCALES = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
+"""Factors on the task vectors that are tried on held-out images."""
+
 MEASURED = 500
 """Images of each task for Fisher information, Gram matrices and BatchNorm statistics."""
 
@@ -106,7 +108,7 @@ def section(base: str, found: str, reset: bool, test_images: int) -> str:
         f" turned by a quarter (*rotated*), {TUNING_IMAGES} images each, and merged by every method without"
         f" matching; *upright* is the base's own task, which none was to keep. {MEASURED} training images"
         " of each model's own task gave Fisher information and Gram matrices. The ingredients of the soup,"
-        f" and scales where it says so, were chosen on {HELD_OUT} images of each task that no fine-tuning saw."
+        f" and scales where it says so, were chosen on {HELD_OUT} images of each task that no tuning saw."
         + (" BatchNorm is reset after every merge, on the same training images." if reset else "")
     )
     after = (
