@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.func import vjp, vmap
 from torch.utils import _pytree as pytree
 
-from graphmerge.errors import InputError, UsageError
+from graphmerge.errors import InputError, TraceError, UsageError
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
 from graphmerge.merge.tensors import State, weighted_sum, wide
@@ -52,7 +52,7 @@ def diagonal_fisher(job: Job, state: State, data: Iterable[Any], labels: str, se
     prediction per example; a backward pass per class), "sampled" one draw of y from it (``seed``),
     "empirical" the targets of the data. The log-probabilities of an example with several predictions,
     such as a text, are added up. Raises UsageError for "exact" where there are several, InputError for
-    data without the targets that "empirical" needs.
+    data without the targets that "empirical" needs, TraceError where torch.func cannot run the network.
     """
     model = job.graph.model
     parameters = {n: wide(t) for n, t in state.items() if n in job.parameters}
@@ -144,6 +144,15 @@ def _squares(
             total = {n: total[n] + g.square() for n, g in pull_back(row)[0].items()}
         return total
 
-    with torch.enable_grad():  # recurrent kernels keep what they need for it only then
-        summed = vmap(one, in_dims=(along, 0))(leaves, score)
+    try:
+        with torch.enable_grad():  # recurrent kernels keep what they need for it only then
+            summed = vmap(one, in_dims=(along, 0))(leaves, score)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise TraceError(
+            f"torch.func cannot differentiate the network example by example: {reason}\n"
+            "  To do: merge by a method without Fisher information, such as regmean"
+        ) from error
     return {n: t.sum(0) for n, t in summed.items()}

@@ -9,7 +9,7 @@ from families import Data, State, family
 from torch import Tensor, nn
 
 import graphmerge as gm
-from graphmerge.errors import InputError, UsageError
+from graphmerge.errors import InputError, TraceError, UsageError
 from graphmerge.merge.fisher import diagonal_fisher
 from graphmerge.merge.job import Job
 from models_zoo.lstm import lstm
@@ -126,7 +126,17 @@ def test_inputs_by_name_and_inputs_without_an_example_dimension() -> None:
     assert torch.allclose(found["fc.bias"], (p[:, :1] * p[:, 1:]).mean(0) * torch.tensor([1.0, 4.0]))
 
 
+class Noisy(ByName):
+    """Adds noise of its own, which no example can have to itself."""
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return super().forward(x + torch.rand_like(x), scale)
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
+    noisy, inputs = Noisy(), {"x": torch.randn(5, 3), "scale": torch.ones(2)}
+    with pytest.raises(TraceError, match="example by example"):
+        gm.merge(gm.trace(noisy, (), inputs), [noisy, noisy], "fisher", data=[(inputs, None)])
     f, text = family("mlp"), family("gpt")
     with pytest.raises(UsageError, match="sampled"):
         gm.merge(text.graph, text.models, "fisher", data=text.data[0])
