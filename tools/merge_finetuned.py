@@ -108,7 +108,8 @@ def section(base: str, found: str, reset: bool, test_images: int) -> str:
         f" turned by a quarter (*rotated*), {TUNING_IMAGES} images each, and merged by every method without"
         f" matching; *upright* is the base's own task, which none was to keep. {MEASURED} training images"
         " of each model's own task gave Fisher information and Gram matrices. The ingredients of the soup,"
-        f" and scales where it says so, were chosen on {HELD_OUT} images of each task that no tuning saw."
+        f" and scales where it says so (of {', '.join(f'{x:g}' for x in SCALES)}), were chosen on {HELD_OUT}"
+        " images of each task that no fine-tuning saw."
         + (" BatchNorm is reset after every merge, on the same training images." if reset else "")
     )
     after = (
