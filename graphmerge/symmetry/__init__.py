@@ -2,7 +2,9 @@
 
 from graphmerge.symmetry.check import check_call as check_rule
 from graphmerge.symmetry.custom import rule
-from graphmerge.symmetry.graph import FixedAxis, ModelGraph, SymmetryGroup, trace
+from graphmerge.symmetry.fixed import FixedAxis
+from graphmerge.symmetry.graph import ModelGraph, trace
+from graphmerge.symmetry.groups import SymmetryGroup
 from graphmerge.symmetry.transform import Transform
 from graphmerge.symmetry.verify import GroupCheck, Verification, verify
 

@@ -12,48 +12,19 @@ import networkx as nx
 import numpy as np
 from torch import nn
 
-from graphmerge.axes import RULES, Registry, Where, Whole
+from graphmerge.axes import RULES, Registry, Where
 from graphmerge.errors import TraceError, UsageError, refusal
-from graphmerge.symmetry.naming import distinct, own_names
+from graphmerge.symmetry.constraints import Node, constraint_graph, toward_reasons
+from graphmerge.symmetry.explain import explain_one, explain_two
+from graphmerge.symmetry.fixed import FixedAxis, fixed_axes, unread
+from graphmerge.symmetry.groups import Place, SymmetryGroup, moved_by, named_groups
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
 from graphmerge.trace import Program, export_program
 from graphmerge.trace.program import first_difference
 from graphmerge.trace.run import device_of, to_device
-
-Place = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class SymmetryGroup:
-    """Units that may be permuted among themselves without changing the network.
-
-    ``size`` units in each of ``copies`` fibres: a plain group has one copy; a group that is
-    ``within`` others has its own order inside each of their units (the dimensions within each head).
-    ``members`` are the (parameter, dimension) pairs that move with it.
-    """
-
-    name: str
-    size: int
-    copies: int
-    kind: str
-    members: tuple[Place, ...]
-    within: tuple[str, ...]
-
-    @property
-    def units(self) -> int:
-        return self.size * self.copies
-
-
-@dataclass(frozen=True)
-class FixedAxis:
-    """A parameter dimension (or the part of one) that never moves, and the reason."""
-
-    parameter: str
-    dim: int
-    units: int
-    reason: str
+from graphmerge.trace.source import SourceLine, source_lines
 
 
 @dataclass(frozen=True)
@@ -79,17 +50,17 @@ class ModelGraph:
     @cached_property
     def groups(self) -> tuple[SymmetryGroup, ...]:
         """All symmetry groups, in the order of the parameters that they move."""
-        return tuple(g for k, g in self._named if k not in self.structure.frozen)
+        return tuple(g for k, g in self.named.items() if k not in self.structure.frozen)
 
     @cached_property
     def frozen(self) -> tuple[str, ...]:
         """The names of groups that are kept in place, by ``freeze`` or because nobody reads their units."""
-        return tuple(g.name for k, g in self._named if k in self.structure.frozen)
+        return tuple(g.name for k, g in self.named.items() if k in self.structure.frozen)
 
     @cached_property
     def atom_of(self) -> dict[str, int]:
         """The atom of the structure behind each group name."""
-        return {g.name: k for k, g in self._named if k not in self.structure.frozen}
+        return {g.name: k for k, g in self.named.items() if k not in self.structure.frozen}
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -97,79 +68,35 @@ class ModelGraph:
         return {alias: t.name for t in self.program.tensors.values() for alias in t.names}
 
     @cached_property
-    def _named(self) -> list[tuple[int, SymmetryGroup]]:
-        whole = replace(self.structure, frozen=frozenset())  # names stay when groups are frozen
-        members = _members(whole)
-        atoms = [k for k in whole.atoms if members[k]]
-        order = {n: i for i, n in enumerate(self.structure.labels)}
-        atoms.sort(
-            key=lambda k: (order[members[k][0][0]], members[k][0][1], len(self.structure.ancestors(k)))
-        )
-        outer = {p for k in atoms for p in self.structure.ancestors(k) - {k}}
-        names = distinct([own_names(members[k], k in outer) for k in atoms])
-        names_of = dict(zip(atoms, names, strict=True))
-        found = []
-        for k in atoms:
-            sort = self.structure.sorts[k]
-            within = tuple(names_of[p] for p in atoms if p in self.structure.ancestors(k) - {k})
-            group = SymmetryGroup(names_of[k], sort.size, sort.order, "permutation", members[k], within)
-            found.append((k, group))
-        return found
+    def named(self) -> dict[int, SymmetryGroup]:
+        """The group of every atom of the structure, those that are kept in place too."""
+        return named_groups(self.structure)
+
+    @cached_property
+    def moved_by(self) -> dict[Place, frozenset[int]]:
+        """The atoms that move each dimension of a parameter, or of a value that an operator returns."""
+        values = {v.name: v for v in reversed([*self.facts.values.values()])}  # the first of several results
+        return moved_by(self.structure.label(values)) | moved_by(self.structure)
 
     @cached_property
     def constraints(self) -> nx.Graph[Any]:
         """Facts as a graph: nodes are (tensor, dimension) pairs and ("fixed", reason) pairs."""
-        graph: nx.Graph[Any] = nx.Graph()
-        for link in self.facts.universe.links:
-            b = link.b if link.b is not None else ("fixed", f"{link.reason} ({link.where})")
-            if not graph.has_edge(link.a, b):
-                graph.add_edge(link.a, b, where=link.where)
-        return graph
+        return constraint_graph(self.facts.universe)
+
+    @cached_property
+    def toward_reasons(self) -> dict[Node, Node]:
+        """For every node of ``constraints`` the next one on the way to the nearest reason."""
+        return toward_reasons(self.constraints)
 
     @cached_property
     def fixed(self) -> tuple[FixedAxis, ...]:
         """Every parameter dimension, of more than one unit, that does not move (wholly), and why."""
-        found = []
-        for name, dims in self.structure.labels.items():
-            for d, classes in enumerate(dims):
-                units = self._still(name, d)
-                if units:
-                    part = "" if classes is None else "in part: "
-                    found.append(FixedAxis(name, d, units, part + self._reason(name, d)))
-        return tuple(found)
-
-    def _still(self, name: str, dim: int) -> int:
-        """How many positions of a dimension no group moves."""
-        size = self.structure.shapes[name][dim]
-        classes = self.structure.labels[name][dim]
-        if classes is None:
-            return size if size > 1 else 0
-        live = np.array([*(k not in self._dead for k in range(len(self.structure.sorts))), False])
-        moving = live[self.structure.sort_of[classes]]
-        others = tuple(k for k in range(moving.ndim) if k != dim)
-        return size - int(moving.any(axis=others).sum())
+        return tuple(fixed_axes(self.structure, self.facts, self.constraints, self.toward_reasons))
 
     @cached_property
-    def _dead(self) -> set[int]:
-        """Sorts above which every atom is frozen."""
-        atoms = set(self.structure.atoms)
-        return {k for k in range(len(self.structure.sorts)) if not self.structure.ancestors(k) & atoms}
-
-    @cached_property
-    def _unread(self) -> frozenset[int]:
-        return unread(self.structure, self.facts)
-
-    def _reason(self, name: str, dim: int) -> str:
-        place = (name, dim)
-        classes = self.structure.labels[name][dim]
-        if classes is not None and self._unread & set(self.structure.sort_of[classes].ravel().tolist()):
-            return "no operator reads its units at these shapes"
-        if place in self.constraints:
-            nearest = nx.single_source_shortest_path_length(self.constraints, place)
-            reasons = [(n, v[1]) for v, n in nearest.items() if v[0] == "fixed"]
-            if reasons:
-                return str(min(reasons)[1])
-        return "units of this dimension are singled out one by one"
+    def sources(self) -> dict[str, SourceLine]:
+        """The line of the model's code that made each node of the traced graph."""
+        return source_lines(self.program.graph)
 
     def summary(self) -> str:
         """A table of groups, and of what stays fixed with the reasons counted."""
@@ -190,32 +117,15 @@ class ModelGraph:
     def explain(self, parameter: str, dim: int, to: Place | None = None) -> str:
         """Why a parameter's dimension moves with what it moves with, or why it is fixed.
 
+        Every step is told with its operator, the module, and the line of the model's code.
         ``to`` asks for the chain of operators to one other (parameter, dimension).
         """
-        place = self._place(parameter, dim)
-        lines = [f"{place[0]} dimension {dim} ({self.structure.shapes[place[0]][dim]} positions)"]
-        if to is not None:
-            return "\n".join([*lines, *self._between(place, self._place(*to))])
-        mine = [g for g in self.groups if place in g.members]
-        for g in mine:
-            copies = f"{g.copies} x " if g.copies > 1 else ""
-            lines.append(f"  moves with group {g.name} ({copies}{g.size} units), together with")
-            for member in [m for m in g.members if m != place]:
-                last = self._path(place, member)[-1].strip()
-                lines.append(f"    {member[0]} dimension {member[1]}, by {last}")
-        if not mine:
-            reason = self._reason(*place)
-            lines += [f"  is fixed: {reason}", *self._path(place, ("fixed", reason))]
-        return "\n".join(lines)
+        if to is None:
+            return explain_one(self, self.place(parameter, dim))
+        return explain_two(self, self.place(parameter, dim), self.place(*to))
 
-    def _between(self, a: Place, b: Place) -> list[str]:
-        """Whether two dimensions move together, and the operators on the way."""
-        shared = [g.name for g in self.groups if a in g.members and b in g.members]
-        found = f"moves with {b[0]} dimension {b[1]}" if shared else f"is not tied to {b[0]} dimension {b[1]}"
-        by = f", by group {', '.join(shared)}:" if shared else ": no group moves both"
-        return [f"  {found}{by}", *(self._path(a, b) if shared else [])]
-
-    def _place(self, parameter: str, dim: int) -> Place:
+    def place(self, parameter: str, dim: int) -> Place:
+        """A (parameter, dimension) under the name that the graph uses; UsageError where there is none."""
         name = self.names.get(parameter, parameter)
         if name not in self.structure.labels or not 0 <= dim < len(self.structure.shapes[name]):
             near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
@@ -223,14 +133,6 @@ class ModelGraph:
                 f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}"
             )
         return (name, dim)
-
-    def _path(self, a: Any, b: Any) -> list[str]:
-        """The operators on a shortest path between two nodes of the constraint graph."""
-        graph = self.constraints
-        if a not in graph or b not in graph or not nx.has_path(graph, a, b):
-            return ["    (no single chain of operators)"]
-        path = nx.shortest_path(graph, a, b)
-        return [f"    {graph.edges[x, y]['where']}" for x, y in zip(path, path[1:], strict=False)]
 
     def identity(self) -> Transform:
         """The transform that moves nothing."""
@@ -265,7 +167,7 @@ class ModelGraph:
 
     def _fitting(self, pattern: str) -> list[int]:
         """The atoms of groups that fit a pattern by their own name or that of a parameter."""
-        called = [(k, {x.name, *(p for p, _ in x.members)}) for k, x in self._named]
+        called = [(k, {x.name, *(p for p, _ in x.members)}) for k, x in self.named.items()]
         return [k for k, names in called if any(fnmatchcase(n, pattern) for n in names)]
 
     def freeze(self, groups: Sequence[str]) -> ModelGraph:
@@ -273,39 +175,13 @@ class ModelGraph:
 
         A name may be a pattern such as ``layer3.*``. Raises UsageError where one fits nothing.
         """
-        found = {g: [k for k, x in self._named if x.name == g] or self._fitting(g) for g in groups}
+        found = {g: [k for k, x in self.named.items() if x.name == g] or self._fitting(g) for g in groups}
         strange = [g for g, atoms in found.items() if not atoms]
         if strange:
             known = ", ".join(g.name for g in self.groups[:5])
             raise UsageError(f"no group or parameter is called {strange[0]!r}; there are e.g. {known}")
         frozen = self.structure.frozen | {k for atoms in found.values() for k in atoms}
         return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
-
-
-def unread(structure: Structure, facts: Facts) -> frozenset[int]:
-    """Sorts that stand along one dimension of one parameter, and in no value that an operator returns.
-
-    They are the part of a table that a slice leaves out: at other shapes it may be read, and then
-    its order counts, so that not to see it move proves nothing.
-    """
-    labels = [x.ravel() for v in facts.values.values() for x in v.labels or () if not isinstance(x, Whole)]
-    seen = np.unique(np.concatenate([np.zeros(0, np.int64), *labels]))
-    read = set(structure.sort_of[structure.classes[seen]].tolist())
-    whole = replace(structure, frozen=frozenset())
-    return frozenset(k for k, places in _members(whole).items() if len(places) == 1 and k not in read)
-
-
-def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
-    """For each atom the parameter dimensions that it moves, itself or through what follows it."""
-    above = [structure.ancestors(k) for k in range(len(structure.sorts))]
-    members: dict[int, list[Place]] = {k: [] for k in structure.atoms}
-    for name, dims in structure.labels.items():
-        for d, classes in enumerate(dims):
-            present = np.unique(structure.sort_of[classes]).tolist() if classes is not None else []
-            moved_by: set[int] = set().union(*(above[i] for i in present if i >= 0))
-            for k in moved_by & members.keys():
-                members[k].append((name, d))
-    return {k: tuple(v) for k, v in members.items()}
 
 
 def trace(

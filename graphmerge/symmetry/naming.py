@@ -18,11 +18,12 @@ def own_names(members: Sequence[Place], outer: bool) -> tuple[str, str]:
 
 def distinct(names: Sequence[tuple[str, str]]) -> list[str]:
     """Short names where no two are alike, else long ones, else short ones with a number."""
-    counts = [Counter(n[k] for n in names) for k in (0, 1)]
-    clear = {short: all(counts[1][b] == 1 for a, b in names if a == short) for short, _ in names}
+    shorts, longs = (Counter(n[k] for n in names) for k in (0, 1))
+    unclear = {short for short, long in names if longs[long] > 1}
+    seen: Counter[str] = Counter()
     chosen: list[str] = []
     for short, long in names:
-        base = short if counts[0][short] == 1 or not clear[short] else long
-        same = sum(n.partition("#")[0] == base for n in chosen)
-        chosen.append(f"{base}#{same + 1}" if same else base)
+        base = short if shorts[short] == 1 or short in unclear else long
+        seen[base] += 1
+        chosen.append(f"{base}#{seen[base]}" if seen[base] > 1 else base)
     return chosen

@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmerge.errors import GateError, UsageError, listing, refusal
 from graphmerge.progress import Progress, silent
-from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+from graphmerge.symmetry.graph import ModelGraph
+from graphmerge.symmetry.groups import SymmetryGroup
 from graphmerge.trace.export import quiet_eval, ties
 from graphmerge.trace.program import module_path
 from graphmerge.trace.run import call

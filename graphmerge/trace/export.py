@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind
 
 from graphmerge.errors import TraceError
 from graphmerge.trace.program import Program, Tensor
+from graphmerge.trace.source import of_torch
 
 KEEP = (
     "linear", "scaled_dot_product_attention", "layer_norm", "group_norm", "instance_norm", "rms_norm",
@@ -79,8 +80,7 @@ def export_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 
 def _refusal(model: nn.Module, error: Exception) -> TraceError:
     """torch.export's own reason, and the deepest source line that is not torch's."""
-    torch_root = torch.__path__[0]
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(torch_root)]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not of_torch(f.filename)]
     outside = [f for f in frames if "graphmerge" not in f.filename]
     place = (
         f"{outside[-1].filename}:{outside[-1].lineno}: {outside[-1].line}"

@@ -1,0 +1,98 @@
+"""What stays in place, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from graphmerge.axes import Whole
+from graphmerge.symmetry.constraints import Node, way_to_reason
+from graphmerge.symmetry.groups import Place, members, named_groups
+from graphmerge.symmetry.propagate import Facts
+from graphmerge.symmetry.structure import Structure
+
+UNREAD = "no operator reads its units at these shapes"
+KEPT = "its group is kept in place"
+SINGLED_OUT = "units of this dimension are singled out one by one"
+
+
+@dataclass(frozen=True)
+class FixedAxis:
+    """A parameter dimension (or the part of one) that never moves, and the reason.
+
+    ``cause`` is the reason without the place in the model that it comes from.
+    """
+
+    parameter: str
+    dim: int
+    units: int
+    reason: str
+    cause: str
+
+
+def unread(structure: Structure, facts: Facts) -> frozenset[int]:
+    """Sorts that stand along one dimension of one parameter, and in no value that an operator returns.
+
+    They are the part of a table that a slice leaves out: at other shapes it may be read, and then
+    its order counts, so that not to see it move proves nothing.
+    """
+    seen = np.zeros(len(structure.classes), dtype=bool)
+    for v in facts.values.values():
+        for x in v.labels or ():
+            if not isinstance(x, Whole):
+                seen[x[x >= 0]] = True
+    read = set(structure.sort_of[structure.classes[seen]].tolist())
+    whole = replace(structure, frozen=frozenset())
+    return frozenset(k for k, places in members(whole).items() if len(places) == 1 and k not in read)
+
+
+def fixed_axes(
+    structure: Structure, facts: Facts, constraints: nx.Graph[Any], step: Mapping[Node, Node]
+) -> Iterator[FixedAxis]:
+    """Every parameter dimension, of more than one unit, that does not move (wholly).
+
+    ``step`` leads through ``constraints`` to the nearest reason (``toward_reasons``).
+    """
+    live = _live(structure)
+    kept = _kept(structure, unread(structure, facts))
+    for name, dims in structure.labels.items():
+        for d, classes in enumerate(dims):
+            units = still(structure, live, (name, d))
+            if units:
+                way = way_to_reason(step, (name, d))
+                known = (str(way[-1][1]), constraints.nodes[way[-1]]["cause"]) if way else (SINGLED_OUT,) * 2
+                reason, cause = kept.get((name, d), known)
+                yield FixedAxis(name, d, units, ("" if classes is None else "in part: ") + reason, cause)
+
+
+def _kept(structure: Structure, alone: frozenset[int]) -> dict[Place, tuple[str, str]]:
+    """Reason and cause for dimensions that a frozen group would move."""
+    found: dict[Place, tuple[str, str]] = {}
+    for k, group in named_groups(structure).items():
+        if k in alone:
+            found |= dict.fromkeys(group.members, (UNREAD, UNREAD))
+        elif k in structure.frozen:
+            found |= dict.fromkeys(group.members, (f"group {group.name} is kept in place", KEPT))
+    return found
+
+
+def still(structure: Structure, live: np.ndarray, place: Place) -> int:
+    """How many positions of a dimension no group moves."""
+    name, dim = place
+    size = structure.shapes[name][dim]
+    classes = structure.labels[name][dim]
+    if classes is None:
+        return size if size > 1 else 0
+    moving = live[structure.sort_of[classes]]
+    others = tuple(k for k in range(moving.ndim) if k != dim)
+    return size - int(moving.any(axis=others).sum())
+
+
+def _live(structure: Structure) -> np.ndarray:
+    """Whether each sort [sort] moves with an atom that is not frozen; the last entry stands for no sort."""
+    atoms = set(structure.atoms)
+    return np.array([*(bool(structure.ancestors(k) & atoms) for k in range(len(structure.sorts))), False])
