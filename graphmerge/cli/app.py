@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graphmerge.cli import commands, merging
+from graphmerge.cli import commands, inspecting, merging
 from graphmerge.cli.console import out
 from graphmerge.cli.demo import demo
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 for command in (
-    commands.inspect, commands.verify, commands.explain, merging.match, merging.merge,
+    inspecting.inspect, commands.verify, inspecting.explain, merging.match, merging.merge,
     commands.evaluate, commands.export, demo,
 ):  # fmt: skip
     app.command(epilog=merging.methods_table() if command is merging.merge else None)(command)

@@ -1,4 +1,4 @@
-"""Commands that look at one model: inspect, verify, explain, evaluate, export."""
+"""Commands that run one model: verify, evaluate, export."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import typer
 from torch import nn
 
 from graphmerge.cli import options
-from graphmerge.cli.console import Talk, exit_codes, out, table
-from graphmerge.cli.spec import build_model, example_inputs, load_data, parse_place, pick_device
+from graphmerge.cli.console import Talk, exit_codes, table
+from graphmerge.cli.spec import build_model, example_inputs, load_data, pick_device
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import evaluate as score_model
 from graphmerge.export import export_onnx
 from graphmerge.files import check_against_model, check_finite, load_checkpoint
-from graphmerge.symmetry import ModelGraph, trace
+from graphmerge.symmetry import trace
 from graphmerge.symmetry.verify import verify as verify_graph
 
 
@@ -55,64 +55,6 @@ def prepare(
         module.load_state_dict(load_weights(module, weights, talk).state)
     args, kwargs = example_inputs(inputs, place, seed)
     return module, args, kwargs
-
-
-def graph_json(graph: ModelGraph) -> dict[str, Any]:
-    """Groups, fixed axes and operators without a rule, as plain data."""
-    return {
-        "groups": [
-            {
-                "name": g.name,
-                "size": g.size,
-                "copies": g.copies,
-                "kind": g.kind,
-                "within": g.within,
-                "members": g.members,
-            }
-            for g in graph.groups
-        ],
-        "fixed": [
-            {"parameter": f.parameter, "dim": f.dim, "units": f.units, "reason": f.reason}
-            for f in graph.fixed
-        ],
-        "unknown": [{"reason": reason, "where": str(where)} for where, reason in graph.pinned],
-        "unused": graph.program.unused,
-    }
-
-
-def inspect(
-    model: options.Model,
-    inputs: options.Inputs,
-    strict: options.Strict = False,
-    freeze: options.Freeze = None,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-) -> None:
-    """Show the symmetry groups of an architecture, and what stays fixed and why."""
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
-        talk.result(graph_json(graph), lambda: _show_graph(graph))
-
-
-def _show_graph(graph: ModelGraph) -> None:
-    rows = [
-        (
-            g.name,
-            f"{g.copies} x {g.size}" if g.copies > 1 else str(g.size),
-            str(len(g.members)),
-            ", ".join(g.within),
-        )
-        for g in graph.groups
-    ]
-    table(
-        f"{len(rows)} symmetry group{'s' * (len(rows) != 1)}", ("group", "units", "members", "within"), rows
-    )
-    out.print(graph.summary().split("\n", len(graph.groups) + 1)[-1], markup=False)
 
 
 def verify(
@@ -164,31 +106,6 @@ def verify(
         )
         talk.result(data, lambda: table(title, ("group", "moved", "control", ""), rows))
         result.require()
-
-
-def explain(
-    model: options.Model,
-    inputs: options.Inputs,
-    place: Annotated[
-        str,
-        typer.Argument(metavar="PARAMETER:DIM", help="A dimension, such as layer1.0.conv1.weight:0."),
-    ],
-    other: Annotated[
-        str | None,
-        typer.Argument(metavar="[PARAMETER:DIM]", help="Why it moves together with this one, or not."),
-    ] = None,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-) -> None:
-    """Say why a parameter's dimension moves with what it moves with, or why it is fixed."""
-    with exit_codes(debug):
-        talk = Talk(True, as_json)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        graph = trace(module, args, kwargs)
-        text = graph.explain(*parse_place(place), parse_place(other) if other else None)
-        talk.result({"explanation": text}, lambda: out.print(text, markup=False))
 
 
 def evaluate(

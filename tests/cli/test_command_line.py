@@ -16,20 +16,39 @@ from typer.testing import CliRunner
 from graphmerge.cli.app import app
 
 
-def test_inspect_and_explain_show_groups_and_reasons(run: Run) -> None:
-    shown = run("inspect", *MODEL)
-    assert shown.exit_code == 0
-    assert "fc1" in shown.stdout
+def test_inspect_shows_a_tree_and_all_of_it_as_json(run: Run) -> None:
+    shown = text(run("inspect", *MODEL, "--freeze", "fc1"))
+    assert "Net: 1 group, 8 units move" in shown
+    assert "conv 8 permutation, 7 members" in shown
+    assert "fixed 3 output: fc2.weight:0" in shown
+    assert "kept in place: fc1" in shown
     found = json.loads(run("inspect", *MODEL, "--json").stdout)
-    assert [(g["name"], g["size"]) for g in found["groups"]] == [("conv", 8), ("fc1", 12)]
-    assert "conv.bias dimension 0" in text(run("explain", *MODEL, "conv.weight:0"))
-    assert "aten.relu" in text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:1"))
-    assert "not tied" in text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:0"))
-    assert "output" in text(run("explain", *MODEL, "fc2.weight:0"))
-    assert run("explain", *MODEL, "nothing.weight:0").exit_code == 2
-    assert run("explain", *MODEL, "conv.weight").exit_code == 2
+    assert [(g["name"], g["size"], g["module"]) for g in found["groups"]] == [
+        ("conv", 8, ""),
+        ("fc1", 12, ""),
+    ]
+    assert ["fc1.weight", 1] in found["groups"][0]["members"]
+    assert {f["cause"] for f in found["fixed"]} == {"output", "position in space"}
+    assert found["operators"]["aten.linear"] == 2
+    assert found["inputs"] == {"x": [2, 1, 4, 4]}
+    assert list(found["outputs"].values()) == [[2, 3]]
+    shapes = {p["name"]: p["shape"] for p in found["parameters"]}
+    assert shapes["fc1.weight"] == [12, 32]
     kept = json.loads(run("inspect", *MODEL, "--json", "--freeze", "fc2.*").stdout)
     assert [g["name"] for g in kept["groups"]] == ["conv"]
+    assert [g["name"] for g in kept["frozen"]] == ["fc1"]
+
+
+def test_explain_tells_ties_reasons_and_lines(run: Run) -> None:
+    assert "conv.bias dimension 0" in text(run("explain", *MODEL, "conv.weight:0"))
+    tied = text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:1"))
+    assert "aten.relu" in tied
+    assert "tinynet.py:13: h = torch.relu(self.norm(self.conv(x)))" in tied
+    assert "not tied" in text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:0"))
+    assert "output" in text(run("explain", *MODEL, "fc2.weight:0"))
+    assert "kept in place" in text(run("explain", *MODEL, "fc1.weight:0", "--freeze", "fc1"))
+    assert run("explain", *MODEL, "nothing.weight:0").exit_code == 2
+    assert run("explain", *MODEL, "conv.weight").exit_code == 2
 
 
 def test_verify_reports_every_group(run: Run) -> None:

@@ -1,0 +1,60 @@
+"""Commands that show the symmetries of one model and the reasons: inspect and explain."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphmerge.cli import options
+from graphmerge.cli.commands import prepare
+from graphmerge.cli.console import Talk, exit_codes, out
+from graphmerge.cli.data import graph_json
+from graphmerge.cli.spec import parse_place
+from graphmerge.cli.tree import show_tree
+from graphmerge.symmetry import trace
+
+
+def inspect(
+    model: options.Model,
+    inputs: options.Inputs,
+    strict: options.Strict = False,
+    freeze: options.Freeze = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Show the symmetry groups of an architecture by module, and what stays fixed and why."""
+    with exit_codes(debug):
+        talk = Talk(quiet, as_json)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
+        talk.result(graph_json(graph), lambda: show_tree(graph))
+
+
+def explain(
+    model: options.Model,
+    inputs: options.Inputs,
+    place: Annotated[
+        str,
+        typer.Argument(metavar="PARAMETER:DIM", help="A dimension, such as layer1.0.conv1.weight:0."),
+    ],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[PARAMETER:DIM]", help="Why it moves together with this one, or not."),
+    ] = None,
+    freeze: options.Freeze = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Say why a dimension moves with what it moves with, or why it is fixed, with the lines of code."""
+    with exit_codes(debug):
+        talk = Talk(True, as_json)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        graph = trace(module, args, kwargs, freeze=freeze or ())
+        text = graph.explain(*parse_place(place), parse_place(other) if other else None)
+        talk.result({"explanation": text}, lambda: out.print(text, markup=False, soft_wrap=True))
