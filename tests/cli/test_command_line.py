@@ -20,7 +20,7 @@ def test_inspect_shows_a_tree_and_all_of_it_as_json(run: Run) -> None:
     shown = text(run("inspect", *MODEL, "--freeze", "fc1"))
     assert "Net: 1 group, 8 units move" in shown
     assert "conv 8 permutation, 7 members" in shown
-    assert "fixed 3 output: fc2.weight:0" in shown
+    assert "fixed 6 output: fc2.weight:0, fc2.bias:0" in shown
     assert "kept in place: fc1" in shown
     found = json.loads(run("inspect", *MODEL, "--json").stdout)
     assert [(g["name"], g["size"], g["module"]) for g in found["groups"]] == [
