@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,8 +11,11 @@ from graphmerge.cli import options
 from graphmerge.cli.commands import prepare
 from graphmerge.cli.console import Talk, exit_codes, out
 from graphmerge.cli.data import graph_json
+from graphmerge.cli.picture import draw
 from graphmerge.cli.spec import parse_place
 from graphmerge.cli.tree import show_tree
+from graphmerge.errors import UsageError
+from graphmerge.files import write_text
 from graphmerge.symmetry import trace
 
 
@@ -20,6 +24,11 @@ def inspect(
     inputs: options.Inputs,
     strict: options.Strict = False,
     freeze: options.Freeze = None,
+    picture: Annotated[
+        str | None,
+        typer.Option("--graph", help="Draw the constraint graph coloured by group: an .svg or .html file."),
+    ] = None,
+    force: options.Force = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -29,9 +38,21 @@ def inspect(
     """Show the symmetry groups of an architecture by module, and what stays fixed and why."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
+        if picture:
+            _require_picture(Path(picture), force)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
         graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
+        if picture:
+            write_text(picture, draw(graph, html=Path(picture).suffix == ".html"))
+            talk.say(f"drawn: {picture}")
         talk.result(graph_json(graph), lambda: show_tree(graph))
+
+
+def _require_picture(target: Path, force: bool) -> None:
+    if target.suffix not in (".svg", ".html"):
+        raise UsageError(f"--graph {target}: expected a name that ends in .svg or .html")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists; pass --force to replace it")
 
 
 def explain(

@@ -2,7 +2,7 @@
 
 from graphmerge.files.check import CheckedState, check_against_model, check_finite
 from graphmerge.files.checkpoint import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
-from graphmerge.files.output import staged_output
+from graphmerge.files.output import staged_output, write_text
 
 __all__ = [
     "CheckedState",
@@ -14,4 +14,5 @@ __all__ = [
     "save_checkpoint",
     "sha256",
     "staged_output",
+    "write_text",
 ]

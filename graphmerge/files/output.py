@@ -1,4 +1,4 @@
-"""An output folder written as a whole: complete under its name, or not there at all."""
+"""An output, folder or file, written as a whole: complete under its name, or not there at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from graphmerge.errors import UsageError, refusal
-from graphmerge.files.staging import publish_folder, staging
+from graphmerge.files.staging import publish_file, publish_folder, refuse_unless_file, staging, system_faults
 
 
 @contextmanager
@@ -50,6 +50,20 @@ def staged_output(
         folder.mkdir()
         yield folder
         publish_folder(folder, target)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Put ``text`` (UTF-8) at ``path`` at once; an earlier plain file is replaced.
+
+    Raises UsageError where ``path`` is a link, a folder or a device, SystemFault where it cannot be written.
+    """
+    target = Path(path)
+    refuse_unless_file(target)
+    content = text.encode()
+    with staging(target, len(content)) as part:
+        with system_faults("write", target):
+            (part / target.name).write_bytes(content)
+        publish_file(part / target.name, target)
 
 
 def _refuse_overlap(target: Path, inputs: Sequence[str | Path]) -> None:
