@@ -1,8 +1,9 @@
 """Measure speed: tracing a 7B-parameter model, matching ResNet50, recovering a planted symmetry.
 
-    python tools/bench.py [--only llama resnet50 planted] [--threads 2] [--repeats 3]
+    python tools/bench.py [--only llama deep resnet50 planted] [--threads 2] [--repeats 3]
 
 ``llama``: tracing and inference of a model of Llama-7B's shape on the meta device, in a process of its own.
+``deep``: inference after tracing of a Llama-shaped model with 50 and with 100 layers.
 ``resnet50``: weight matching of two random initialisations to convergence, by one descent and with the
 restarts of pairs that are the default, against plain coordinate descent (Git Re-Basin as published: one
 full matrix product per tensor of a group in every sweep) in the same process.
@@ -28,6 +29,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import graphmerge as gm
+from graphmerge.symmetry.graph import infer
+from graphmerge.trace import export_program
 from models_zoo.architectures.vision import torchvision_models
 
 Row = tuple[str, str, str, str]
@@ -66,6 +69,36 @@ def llama(options: argparse.Namespace) -> list[Row]:
         ("Llama-7B shape, meta device: trace and infer", f"{seconds:.1f} s", "under 45 s", groups),
         ("the same: peak resident memory", f"{peak:.2f} GB", "under 1.5 GB", "the whole process"),
     ]  # fmt: skip
+
+
+def infer_llama(layers: int) -> tuple[float, int, int]:
+    """Seconds of inference after tracing, operators and groups, for a Llama-shaped model of many layers."""
+    torchvision_models()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=1000, hidden_size=512, intermediate_size=1408, num_hidden_layers=layers,
+        num_attention_heads=8, num_key_value_heads=4, use_cache=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).eval()
+        ids = torch.zeros(3, 11, dtype=torch.int64)
+    program = export_program(model, (), {"input_ids": ids})
+    start = time.perf_counter()
+    graph = infer(model, program)
+    groups = len(graph.groups), len(graph.fixed)
+    return time.perf_counter() - start, len(program.graph.graph.nodes), groups[0]
+
+
+def deep(options: argparse.Namespace) -> list[Row]:
+    """Inference alone, at two depths."""
+    rows = []
+    for layers, target in ((50, ""), (100, "under 3 s")):
+        runs = [infer_llama(layers) for _ in range(options.repeats)]
+        name = f"Llama shape of {layers} layers, meta device: infer after tracing"
+        note = f"{runs[0][1]} operators, {runs[0][2]} groups"
+        rows.append((name, f"{statistics.median(r[0] for r in runs):.2f} s", target, note))
+    return rows
 
 
 def rows_of(t: torch.Tensor, dim: int) -> torch.Tensor:
@@ -164,7 +197,7 @@ def planted(options: argparse.Namespace) -> list[Row]:
     return [("ResNet50, planted symmetry: weight matching", f"{statistics.median(seconds):.1f} s", "", note)]
 
 
-BENCHES = {"llama": llama, "resnet50": resnet50, "planted": planted}
+BENCHES = {"llama": llama, "deep": deep, "resnet50": resnet50, "planted": planted}
 
 
 def machine(threads: int, load: float) -> str:

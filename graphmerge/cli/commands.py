@@ -63,6 +63,7 @@ def verify(
     weights: options.Weights = None,
     strict: options.Strict = False,
     freeze: options.Freeze = None,
+    cache: options.Cache = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -73,7 +74,9 @@ def verify(
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         module, args, kwargs = prepare(model, inputs, weights, device, seed, talk)
-        graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
+        graph = trace(
+            module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick
+        )
         talk.say(f"running the model with each of {len(graph.groups)} groups")
         result = verify_graph(graph, module, seed, progress=talk.tick)
         rows = [

@@ -29,6 +29,7 @@ def inspect(
         typer.Option("--graph", help="Draw the constraint graph coloured by group: an .svg or .html file."),
     ] = None,
     force: options.Force = False,
+    cache: options.Cache = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -41,7 +42,9 @@ def inspect(
         if picture:
             _require_picture(Path(picture), force)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        graph = trace(module, args, kwargs, strict=strict, freeze=freeze or ())
+        graph = trace(
+            module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick
+        )
         if picture:
             write_text(picture, draw(graph, html=Path(picture).suffix == ".html"))
             talk.say(f"drawn: {picture}")
@@ -67,6 +70,7 @@ def explain(
         typer.Argument(metavar="[PARAMETER:DIM]", help="Why it moves together with this one, or not."),
     ] = None,
     freeze: options.Freeze = None,
+    cache: options.Cache = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -76,6 +80,6 @@ def explain(
     with exit_codes(debug):
         talk = Talk(True, as_json)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
-        graph = trace(module, args, kwargs, freeze=freeze or ())
+        graph = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
         text = graph.explain(*parse_place(place), parse_place(other) if other else None)
         talk.result({"explanation": text}, lambda: out.print(text, markup=False, soft_wrap=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,3 +51,7 @@ Restarts = Annotated[
     ),
 ]
 Out = Annotated[str, typer.Option("--out", "-o", help="Output folder.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder to keep traces in; a model that has not changed is found there."),
+]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -14,6 +15,8 @@ from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where
 from graphmerge.errors import TraceError, UsageError, refusal
+from graphmerge.files import cached_program
+from graphmerge.progress import Progress, silent
 from graphmerge.symmetry.constraints import Node, constraint_graph, toward_reasons
 from graphmerge.symmetry.explain import explain_one, explain_two
 from graphmerge.symmetry.fixed import FixedAxis, fixed_axes, unread
@@ -192,6 +195,8 @@ def trace(
     strict: bool = False,
     freeze: Sequence[str] = (),
     registry: Registry = RULES,
+    cache: str | Path | None = None,
+    progress: Progress = silent,
 ) -> ModelGraph:
     """Trace a model on example inputs and derive its symmetries.
 
@@ -199,17 +204,31 @@ def trace(
     sequence sizes that differ from channel counts. Raises TraceError where torch.export fails,
     and, with ``strict``, where an operator has no rule (without it, what it touches is fixed).
     ``freeze`` names groups or parameters to keep in place (see ``ModelGraph.freeze``).
+    ``cache`` is a folder in which the traced program is kept and found again while nothing that it
+    depends on has changed (see ``files.cached_program``).
     """
-    program = export_program(model, args, kwargs)
-    facts = propagate(program, registry)
-    pinned = facts.universe.pinned
-    if strict and pinned:
-        rows = "\n".join(f"  {reason} ({place})" for place, reason in pinned)
+    if cache is None:
+        program = export_program(model, args, kwargs, progress)
+    else:
+        program = cached_program(model, args, kwargs, cache, progress)
+    graph = infer(model, program, registry, progress)
+    if strict and graph.pinned:
+        rows = "\n".join(f"  {reason} ({place})" for place, reason in graph.pinned)
         raise TraceError(
-            f"{len(pinned)} operator calls have no rule:\n{rows}\n"
+            f"{len(graph.pinned)} operator calls have no rule:\n{rows}\n"
             "  Without strict=True all that they touch is fixed and reported."
             " To do: state a rule for the operator (graphmerge.rule)."
         )
+    return graph.freeze(freeze)
+
+
+def infer(
+    model: nn.Module, program: Program, registry: Registry = RULES, progress: Progress = silent
+) -> ModelGraph:
+    """The symmetries of a traced model."""
+    progress(f"reading {len(program.graph.graph.nodes)} operators")
+    facts = propagate(program, registry)
+    progress(f"solving {len(facts.universe.ties)} ties of {facts.universe.count} units")
     structure = build(facts.universe, facts.parameters, facts.branches)
     structure = replace(structure, frozen=structure.frozen | unread(structure, facts))
-    return ModelGraph(model, program, structure, facts, registry).freeze(freeze)
+    return ModelGraph(model, program, structure, facts, registry)

@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from graphmerge.errors import TraceError
+from graphmerge.progress import Progress, silent
 from graphmerge.trace.program import Program, Tensor
 from graphmerge.trace.source import of_torch
 
@@ -64,18 +65,33 @@ def quiet_eval(model: nn.Module) -> Iterator[None]:
             m.training = mode
 
 
-def export_program(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Program:
+def export_program(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> Program:
     """Trace ``model`` in evaluation mode on example inputs, on whatever device it lives.
 
     Raises TraceError with torch's reason and the source line where the model cannot be exported.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
+    return program_of(model, exported(model, args, kwargs, progress), (args, kwargs))
+
+
+def exported(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], progress: Progress = silent
+) -> ExportedProgram:
+    """What torch.export makes of the model, decomposed by the keep table."""
     with quiet_eval(model):
         try:
-            program = torch.export.export(model, args, kwargs, strict=False).run_decompositions(keep_table())
+            progress(f"exporting {type(model).__name__}")
+            program = torch.export.export(model, args, kwargs, strict=False)
+            progress(f"decomposing {len(program.graph.nodes)} operators")
+            decomposed: ExportedProgram = program.run_decompositions(keep_table())
+            return decomposed
         except Exception as error:
             raise _refusal(model, error) from error
-    return _program(model, program, (args, kwargs))
 
 
 def _refusal(model: nn.Module, error: Exception) -> TraceError:
@@ -99,7 +115,8 @@ def _refusal(model: nn.Module, error: Exception) -> TraceError:
     )
 
 
-def _program(model: nn.Module, program: ExportedProgram, example: Any) -> Program:
+def program_of(model: nn.Module, program: ExportedProgram, example: Any) -> Program:
+    """The graph of an exported model, with what each of its placeholders is."""
     state = program.state_dict
     aliases = ties(model.state_dict())
     tensors: dict[str, Tensor] = {}

@@ -51,6 +51,19 @@ def test_explain_tells_ties_reasons_and_lines(run: Run) -> None:
     assert run("explain", *MODEL, "conv.weight").exit_code == 2
 
 
+def test_a_kept_trace_gives_the_same_answers(run: Run, tmp_path: Path) -> None:
+    words = ("inspect", *MODEL, "--json", "--cache", "kept")
+    first = run(*words).stdout
+    assert json.loads(first)["groups"]
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert run(*words).stdout == first
+    (archive,) = (tmp_path / "kept").glob("*/program.pt2")
+    archive.write_bytes(b"something else")
+    refused = run("explain", *MODEL, "conv.weight:0", "--cache", "kept")
+    assert refused.exit_code == 3
+    assert "damaged" in text(refused)
+
+
 def test_verify_reports_every_group(run: Run) -> None:
     found = json.loads(run("verify", *MODEL, "--json").stdout)
     assert found["passed"]
