@@ -10,7 +10,7 @@ from torch import fx
 
 from graphmerge.symmetry import ModelGraph, SymmetryGroup
 from graphmerge.symmetry.modules import home
-from graphmerge.symmetry.propagate import op_name
+from graphmerge.trace.program import op_name
 
 
 def graph_json(graph: ModelGraph) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def graph_json(graph: ModelGraph) -> dict[str, Any]:
             for f in graph.fixed
         ],
         "unknown": [{"reason": reason, "where": str(where)} for where, reason in graph.pinned],
+        "probed": [{"rule": text, "where": str(where)} for where, text in graph.probed],
         "unused": program.unused,
         "operators": operators(program.graph),
         "parameters": [

@@ -74,6 +74,7 @@ def _rest(graph: ModelGraph) -> list[str]:
     counted = ", ".join(f"{n} {cause}" for cause, n in causes.most_common())
     lines = [f"{len(graph.fixed)} parameter dimensions stay fixed" + (f": {counted}" if counted else "")]
     lines += [f"kept in place: {', '.join(graph.frozen)}"] if graph.frozen else []
+    lines += [f"without a rule, tried out: {where}: {text}" for where, text in graph.probed]
     lines += [f"not understood, so fixed: {reason} ({where})" for where, reason in graph.pinned]
     unused = graph.program.unused
     if unused:

@@ -85,7 +85,7 @@ def _last_fact(graph: ModelGraph, before: Mapping[Node, Node], member: Place) ->
     if member not in before:
         return "several operators together"
     where = graph.constraints.edges[before[member], member]["where"]
-    source = graph.sources.get(where.node)
+    source = graph.source(where)
     return f"{where} ({source})" if source else str(where)
 
 
@@ -97,6 +97,6 @@ def _chain(graph: ModelGraph, way: Sequence[Node]) -> list[str]:
         lines.append(
             f"    {a[0]}:{a[1]} -> {b[1] if isinstance(b[1], str) else f'{b[0]}:{b[1]}'}, by {where}"
         )
-        source = graph.sources.get(where.node)
+        source = graph.source(where)
         lines += [f"      {source}"] if source else []
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -28,6 +29,9 @@ from graphmerge.trace import Program, export_program
 from graphmerge.trace.program import first_difference
 from graphmerge.trace.run import device_of, to_device
 from graphmerge.trace.source import SourceLine, source_lines
+
+_ENTERED = re.compile(r"\.\d+/")
+"""Subgraphs are numbered each time that they are entered."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,10 @@ class ModelGraph:
     def sources(self) -> dict[str, SourceLine]:
         """The line of the model's code that made each node of the traced graph."""
         return source_lines(self.program.graph)
+
+    def source(self, where: Where) -> SourceLine | None:
+        """The line of the model's code that states a fact, where it is known."""
+        return self.sources.get(_ENTERED.sub("/", where.node))
 
     def summary(self) -> str:
         """A table of groups, and of what stays fixed with the reasons counted."""

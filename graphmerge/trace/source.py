@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,22 +29,28 @@ class SourceLine:
         return f"{_shown(self.path)}:{self.line}: {self.code}"
 
 
-def source_lines(graph: fx.GraphModule, prefix: str = "") -> dict[str, SourceLine]:
+def source_lines(graph: fx.GraphModule) -> dict[str, SourceLine]:
     """The deepest line outside of torch for each node, by name; ``outer/inner`` in a subgraph.
 
     torch keeps the frames of ``forward`` methods: a helper is shown as the line that calls it. A node
-    that torch's own modules alone made (a bare ``nn.Sequential``) has no line.
+    that torch's own modules alone made (a bare ``nn.Sequential``) has no line, nor has a name that the
+    subgraphs of one operator (the branches of a condition) use for different lines.
     """
-    found: dict[str, SourceLine] = {}
+    found: dict[str, SourceLine | None] = {}
+    for name, line in _lines(graph, ""):
+        found[name] = line if found.get(name, line) == line else None
+    return {name: line for name, line in found.items() if line is not None}
+
+
+def _lines(graph: fx.GraphModule, prefix: str) -> Iterator[tuple[str, SourceLine]]:
     for node in graph.graph.nodes:
         frames = [f for f in _FRAME.finditer(node.stack_trace or "") if not of_torch(f["path"])]
         if frames:
             last = frames[-1]
-            found[prefix + node.name] = SourceLine(last["path"], int(last["line"]), last["code"])
+            yield prefix + node.name, SourceLine(last["path"], int(last["line"]), last["code"])
         for body in (getattr(graph, str(a.target), None) for a in node.all_input_nodes if a.op == "get_attr"):
             if isinstance(body, fx.GraphModule):
-                found |= source_lines(body, f"{prefix}{node.name}/")
-    return found
+                yield from _lines(body, f"{prefix}{node.name}/")
 
 
 def of_torch(path: str) -> bool:

@@ -25,7 +25,7 @@ class Net(nn.Module):
 
 @torch.library.custom_op("tinynet::opaque", mutates_args=(), schema="(Tensor x) -> Tensor")
 def opaque(x):
-    return x + torch.tanh(x)
+    return x.flatten().cumsum(0).view_as(x)  # every value depends on its place: nothing can be found out
 
 @opaque.register_fake
 def _(x):

@@ -88,6 +88,28 @@ def test_one_position_cannot_move() -> None:
     assert "one position" in graph.explain("0.bias", 0)
 
 
+class Inside(nn.Module):
+    """An operator in a region of its own, which torch.export keeps as a subgraph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        with torch.autocast("cpu", enabled=False):
+            h = torch.tanh(h)  # inside
+        return self.b(h)
+
+
+def test_a_fact_inside_of_a_subgraph_has_its_line() -> None:
+    graph = gm.trace(Inside().eval(), (torch.randn(2, 5),))
+    assert [n for n in graph.sources if "/" in n]
+    told = graph.explain("a.weight", 0, ("b.weight", 1))
+    assert "aten.tanh" in told
+    assert line_of("h = torch.tanh(h)  # inside") in told
+
+
 def brute_force(graph: nx.Graph) -> Iterator[tuple[object, int, str]]:
     """Distance and name of the nearest reason of every node, by one search each."""
     for node in graph:

@@ -139,7 +139,7 @@ def _wires(
         a, b = ((same.get(t, t), d) for t, d in (link.a, link.b))
         if shapes[a[0]][a[1]] > 1 and a != b:
             atoms = graph.moved_by.get(a, frozenset()) & graph.moved_by.get(b, frozenset())
-            source = graph.sources.get(at)
+            source = graph.source(link.where)
             title = f"{a[0]}:{a[1]} and {b[0]}:{b[1]} by {link.where}" + (f"\n{source}" if source else "")
             found.setdefault((a, b, at), Wire(a, b, at, atoms, title))
     return tuple(found.values())
