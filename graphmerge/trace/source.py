@@ -54,8 +54,8 @@ def _lines(graph: fx.GraphModule, prefix: str) -> Iterator[tuple[str, SourceLine
 
 
 def of_torch(path: str) -> bool:
-    """Whether a file is one of torch's own (torchvision's are not)."""
-    return path.startswith(_TORCH)
+    """Whether a file is one of torch's own (torchvision's are not), or code that it made up and ran."""
+    return path.startswith((_TORCH, "<eval_with_key>"))
 
 
 @cache
