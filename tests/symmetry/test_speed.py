@@ -74,7 +74,7 @@ def work_of(made: tuple[nn.Module, torch.Tensor]) -> dict[str, int]:
         found[name] = calls(lambda: kept.update({name: work()}))
 
     step("facts", lambda: propagate(program))
-    step("structure", lambda: build(kept["facts"].universe, kept["facts"].parameters))
+    step("structure", lambda: build(kept["facts"].universe, kept["facts"].parameters, kept["facts"].branches))
     step("unread", lambda: unread(kept["structure"], kept["facts"]))
     graph = ModelGraph(model, program, kept["structure"], kept["facts"], RULES)
     step("groups", lambda: graph.groups)
