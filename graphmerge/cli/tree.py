@@ -16,7 +16,7 @@ from graphmerge.symmetry.modules import Branch, module_tree
 
 def show_tree(graph: ModelGraph) -> None:
     """Print the tree, and below it what the whole model keeps fixed."""
-    root = module_tree(graph.structure.labels, graph.groups, graph.fixed)
+    root = module_tree(graph.shapes, graph.groups, graph.fixed)
     name, groups, units = type(graph.model).__name__, len(graph.groups), sum(g.units for g in graph.groups)
     title = f"[bold]{escape(name)}[/bold]: {groups} group{'s' * (groups != 1)}, {units} units move"
     out.print(_grow(Tree(title, guide_style="dim"), root), soft_wrap=True)

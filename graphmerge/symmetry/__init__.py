@@ -1,6 +1,7 @@
 """Symmetry: the groups of a traced model, their transforms, and the proof that they hold."""
 
 from graphmerge.symmetry.check import check_call as check_rule
+from graphmerge.symmetry.claim import claim
 from graphmerge.symmetry.custom import rule
 from graphmerge.symmetry.fixed import FixedAxis
 from graphmerge.symmetry.graph import ModelGraph, trace
@@ -16,6 +17,7 @@ __all__ = [
     "Transform",
     "Verification",
     "check_rule",
+    "claim",
     "rule",
     "trace",
     "verify",

@@ -36,7 +36,7 @@ def _words(place: Place) -> str:
 
 
 def _heading(graph: ModelGraph, place: Place) -> str:
-    return f"{_words(place)} ({graph.structure.shapes[place[0]][place[1]]} positions)"
+    return f"{_words(place)} ({graph.shapes[place[0]][place[1]]} positions)"
 
 
 def _names(graph: ModelGraph, place: Place) -> list[str]:
@@ -61,7 +61,7 @@ def _stays(graph: ModelGraph, place: Place, subject: str = "") -> list[str]:
     """Why (a part of) a dimension is fixed, with the facts that lead to the reason."""
     fixed = next((f for f in graph.fixed if (f.parameter, f.dim) == place), None)
     if fixed is None:
-        alone = graph.structure.shapes[place[0]][place[1]] == 1
+        alone = graph.shapes[place[0]][place[1]] == 1
         return [f"  {subject}has one position: there is nothing to move"] if alone else []
     way = way_to_reason(graph.toward_reasons, place)
     led = bool(way) and fixed.reason.endswith(str(way[-1][1]))

@@ -59,14 +59,14 @@ def fixed_axes(
     """
     live = _live(structure)
     kept = _kept(structure, unread(structure, facts))
-    for name, dims in structure.labels.items():
-        for d, classes in enumerate(dims):
-            units = still(structure, live, (name, d))
-            if units:
-                way = way_to_reason(step, (name, d))
-                known = (str(way[-1][1]), constraints.nodes[way[-1]]["cause"]) if way else (SINGLED_OUT,) * 2
-                reason, cause = kept.get((name, d), known)
-                yield FixedAxis(name, d, units, ("" if classes is None else "in part: ") + reason, cause)
+    for place, (name, d) in structure.places.items():
+        units = still(structure, live, (name, d)) if place[1] >= 0 else 0
+        if units:
+            way = way_to_reason(step, place)
+            known = (str(way[-1][1]), constraints.nodes[way[-1]]["cause"]) if way else (SINGLED_OUT,) * 2
+            reason, cause = kept.get(place, known)
+            part = "" if structure.labels[name][d] is None else "in part: "
+            yield FixedAxis(*place, units, part + reason, cause)
 
 
 def _kept(structure: Structure, alone: frozenset[int]) -> dict[Place, tuple[str, str]]:

@@ -75,6 +75,12 @@ class ModelGraph:
         return {alias: t.name for t in self.program.tensors.values() for alias in t.names}
 
     @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all tensors that a group might move."""
+        traced = self.program.tensors.values()
+        return {t.name: t.shape for t in traced if t.name in self.structure.tensors}
+
+    @cached_property
     def named(self) -> dict[int, SymmetryGroup]:
         """The group of every atom of the structure, those that are kept in place too."""
         return named_groups(self.structure)
@@ -138,7 +144,7 @@ class ModelGraph:
     def place(self, parameter: str, dim: int) -> Place:
         """A (parameter, dimension) under the name that the graph uses; UsageError where there is none."""
         name = self.names.get(parameter, parameter)
-        if name not in self.structure.labels or not 0 <= dim < len(self.structure.shapes[name]):
+        if dim < 0 or (name, dim) not in self.structure.places:
             near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
             raise UsageError(
                 f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}"

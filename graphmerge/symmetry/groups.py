@@ -20,7 +20,8 @@ class SymmetryGroup:
 
     ``size`` units in each of ``copies`` fibres: a plain group has one copy; a group that is
     ``within`` others has its own order inside each of their units (the dimensions within each head).
-    ``members`` are the (parameter, dimension) pairs that move with it.
+    ``members`` are the (parameter, dimension) pairs that move with it; dimension -1 stands for a tensor
+    that changes places, as a whole, with those of parallel branches.
     """
 
     name: str
@@ -36,14 +37,17 @@ class SymmetryGroup:
 
 
 def moved_by(structure: Structure) -> dict[Place, frozenset[int]]:
-    """For each labelled dimension the atoms that move it, themselves or through what follows them."""
+    """For each labelled dimension the atoms that move it, themselves or through what follows them.
+
+    Tensors of parallel branches stand under their own names; with dimension -1 they change places as wholes.
+    """
     atoms = frozenset(structure.atoms)
     above = [atoms & structure.ancestors(k) for k in range(len(structure.sorts))]
     found: dict[Place, frozenset[int]] = {}
-    for name, dims in structure.labels.items():
-        for d, classes in enumerate(dims):
-            present = np.unique(structure.sort_of[classes]).tolist() if classes is not None else []
-            found[name, d] = frozenset().union(*(above[k] for k in present if k >= 0))
+    for place, (name, d) in structure.places.items():
+        classes = structure.labels[name][d]
+        present = np.unique(structure.sort_of[classes]).tolist() if classes is not None else []
+        found[place] = frozenset().union(*(above[k] for k in present if k >= 0))
     return found
 
 
@@ -61,8 +65,8 @@ def named_groups(structure: Structure) -> dict[int, SymmetryGroup]:
     structure = replace(structure, frozen=frozenset())  # names stay when groups are frozen
     places = {k: v for k, v in members(structure).items() if v}
     outer = {k: structure.ancestors(k) - {k} for k in places}
-    number = {n: i for i, n in enumerate(structure.labels)}
-    atoms = sorted(places, key=lambda k: (number[places[k][0][0]], places[k][0][1], len(outer[k])))
+    number = {place: i for i, place in enumerate(structure.places)}
+    atoms = sorted(places, key=lambda k: (number[places[k][0]], len(outer[k])))
     rank = {k: i for i, k in enumerate(atoms)}
     above = frozenset().union(*outer.values())
     names = distinct([own_names(places[k], k in above) for k in atoms])

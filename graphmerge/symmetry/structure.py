@@ -44,6 +44,20 @@ class Structure:
         """The names of all tensors of the state dict that stand here, those inside stacks included."""
         return frozenset(self.labels) - frozenset(self.stacks) | {n for x in self.stacks.values() for n in x}
 
+    @cached_property
+    def places(self) -> dict[tuple[str, int], tuple[str, int]]:
+        """Dimensions of the tensors of the state dict, and where they stand here; -1: the tensor as a whole."""
+        return {
+            (own, d - (name in self.stacks)): (name, d)
+            for name, dims in self.labels.items()
+            for own in self.stacks.get(name, (name,))
+            for d in range(len(dims))
+        }
+
+    def stands_in(self, name: str) -> str:
+        """The stack that a tensor of the state dict is part of, or its own name."""
+        return self.places[name, -1][0] if (name, -1) in self.places else name
+
     def gather(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors of a state dict by their names here: those of parallel branches stacked."""
         inside = {n for names in self.stacks.values() for n in names}

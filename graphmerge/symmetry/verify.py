@@ -301,7 +301,7 @@ class _Runner:
         """
         transform = self.graph.random_transform(seed, [group.name])
         largest = 0.0
-        for name in dict.fromkeys(n for n, _ in group.members):
+        for name in dict.fromkeys(self.graph.structure.stands_in(n) for n, _ in group.members):
             for first in (False, True):
                 moved = transform.side(name, self.state, first)
                 largest = max(largest, self.error(self._tie({**self.state, **moved})))

@@ -50,9 +50,7 @@ class Picture:
 
 def picture(graph: ModelGraph) -> Picture:
     """Parameters, and the operators that a group passes through or that read a parameter."""
-    shapes = {v.name: v.shape for v in reversed([*graph.facts.values.values()])} | dict(
-        graph.structure.shapes
-    )
+    shapes = {v.name: v.shape for v in reversed([*graph.facts.values.values()])} | graph.shapes
     reads = _reads(graph, shapes)
     drawn = _drawn(graph, reads)
     reads = {n: [t for t in sources if t in drawn] for n, sources in reads.items() if n in drawn}
@@ -74,7 +72,7 @@ def _reads(graph: ModelGraph, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
 
 
 def _drawn(graph: ModelGraph, reads: Mapping[str, list[str]]) -> set[str]:
-    labels = graph.structure.labels
+    labels = graph.shapes
     moving = {name for (name, _), atoms in graph.moved_by.items() if atoms & graph.named.keys()}
     operators = {n for n, sources in reads.items() if n in moving or any(t in labels for t in sources)}
     return operators | {t for n in operators for t in reads[n] if t in labels or t in operators}
@@ -90,7 +88,7 @@ def _merged(
             readers[t] += 1
     same: dict[str, str] = {}
     for n, sources in reads.items():
-        alone = len(sources) == 1 and readers[sources[0]] == 1 and sources[0] not in graph.structure.labels
+        alone = len(sources) == 1 and readers[sources[0]] == 1 and sources[0] not in graph.shapes
         if alone and shapes[n] == shapes[sources[0]]:
             same[n] = same.get(sources[0], sources[0])
     return same
@@ -104,7 +102,7 @@ def _boxes(
     owner: dict[str, str] = {}
     for n, sources in reads.items():
         for t in sources:
-            if t in graph.structure.labels and t not in owner:
+            if t in graph.shapes and t not in owner:
                 owner[t] = f"{module_of(t)} for {n}"
                 box = boxes.setdefault(owner[t], Box(owner[t], module_of(t) or t, "", LIGHT))
                 box.rows[t] = t.rpartition(".")[2]
