@@ -42,9 +42,8 @@ def claim(
     result = verify(larger, model, seed, progress=progress)
     (check,) = [g for g in result.groups if g.name == name]
     if not check.passed or not check.observable:
-        seen = (
-            f"they change by {check.error:.1e}" if not check.passed else "nothing changes, whatever is moved"
-        )
+        still = "nothing changes, whatever is moved"
+        seen = still if check.passed else f"they change by {check.error:.1e}"
         raise GateError(
             refusal(
                 f"The claim that {_words(places)} move together does not hold.",
