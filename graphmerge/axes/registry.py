@@ -181,10 +181,24 @@ class Registry:
         if integers != "read" and carried is None:
             for value in call.tensors():
                 call.settle(value)
-        results = call.relate(rule, *call.tensors()) if isinstance(rule, str) else rule(call)
+        results = _without_extent(call)
+        if results is None:
+            results = call.relate(rule, *call.tensors()) if isinstance(rule, str) else rule(call)
         if integers == "carry":
             _hand_on(call.tensors(), results, carried)
         return results
+
+
+def _without_extent(call: Call) -> list[Value] | None:
+    """The results where nothing can move or nothing is left: of numbers to numbers, or empty; else None."""
+    tensors, shapes = call.tensors(), [shape for _, shape in call.outputs]
+    if not tensors or not shapes:
+        return None
+    if all(prod(shape) == 0 for shape in shapes):
+        return call.fix_all("the result is empty")
+    if all(prod(shape) == 1 for shape in (*shapes, *(v.shape for v in tensors))):
+        return [Value(name, shape, [ANY] * len(shape)) for name, shape in call.outputs]
+    return None
 
 
 def _common(tensors: Sequence[Value]) -> Positions | None:

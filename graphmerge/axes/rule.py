@@ -203,7 +203,7 @@ def _unify_letter(
         u.part = -1
         return (), FIXED
     if not arrays and not unread:
-        assert carriers, f"letter {letter!r} stands in an output only and is not fixed"
+        assert carriers or size[letter] == 1, f"letter {letter!r} stands in an output only and is not fixed"
         return (), ANY
     known = [(deps, x) for _, deps, x in arrays]
     target_deps, target = _target(u, letter, known, size, allowed, _stack(tensors, letter), evenly)

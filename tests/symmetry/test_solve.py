@@ -71,6 +71,17 @@ class TestAtoms:
         f.vector("b", 5)
         assert atoms(f.solve()) == [(5, 1), (5, 1)]
 
+    def test_a_fixed_axis_under_every_unit_of_another_does_not_move(self) -> None:
+        f = Facts()
+        channels = f.u.new((5, 1))
+        kernel = f.u.new((5, 3))
+        f.u.tie(kernel, channels, 1)
+        f.u.tie(kernel, FIXED, 1)
+        f.tensor("w", Grid((5, 3), (channels, kernel)))
+        s = f.solve()
+        assert atoms(s) == [(5, 1)]
+        assert s.labels["w"][1] is None
+
     def test_a_fixed_axis_has_no_atom(self) -> None:
         f = Facts()
         a = f.vector("a", 5)

@@ -7,7 +7,6 @@ from graphmerge.axes.units import Value
 
 RULES.texts(
     {
-        "aten.addmv": "n, n k, k -> n",
         "aten.bmm": "b n k, b k m -> b n m",
         "aten.dot": "k, k ->",
         "aten.linear": "... i, o i, o? -> ... o",
@@ -20,9 +19,11 @@ RULES.texts(
 )
 
 
-@RULES.rule("aten.addmm", "aten.addbmm", "aten.baddbmm")
+@RULES.rule("aten.addmm", "aten.addbmm", "aten.baddbmm", "aten.addmv")
 def add_product(call: Call) -> list[Value]:
     """addmm(self, mat1, mat2): self is broadcast to the product [b, n, m]"""
+    if call.op == "aten.addmv":
+        return call.relate("n, n k, k -> n" if call["self"].rank else ", n k, k -> n", *call.tensors())
     into = "n m" if call.op != "aten.baddbmm" else "b n m"
     addend, a, b = call.tensors()
     batch = "b " if a.rank == 3 else ""
