@@ -19,7 +19,7 @@ structure's automorphisms. They are found in four steps, none of which looks at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from graphmerge.axes.units import FIXED, IntArray, Universe
+from graphmerge.symmetry.colours import hashed, refine
 from graphmerge.symmetry.statements import (
     Alike,
     Kinds,
@@ -39,8 +40,6 @@ from graphmerge.symmetry.statements import (
 
 Edges = tuple[IntArray, IntArray, IntArray, IntArray]
 """Projections as (kind [e], member [e], image [e], statement [e])."""
-
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,10 @@ class Sort:
 
 @dataclass(frozen=True)
 class Solution:
-    """``classes`` [unit] maps units to classes; ``sorts`` stand parents first."""
+    """``classes`` [unit] maps units to classes, ``seats`` to places in them; ``sorts``: parents first."""
 
     classes: IntArray
+    seats: IntArray
     sorts: tuple[Sort, ...]
     sort_of: IntArray
 
@@ -98,18 +98,19 @@ def _any_order(solution: Solution, units: IntArray) -> bool:
 
 def _solve(u: Universe, marks: Sequence[IntArray], alike: Alike) -> Solution:
     kinds = Kinds(alike)
-    unions, maps = statements(u, kinds)
+    stated, maps = statements(u, kinds)
+    unions = stated
     singled = [(ids, kinds("mark", tag)) for ids, tag in zip(u.marks, u.mark_tags, strict=True)]
     singled += [(ids, kinds("own mark", ("", k, 0))) for k, ids in enumerate(marks)]
-    roles = _roles(u.count, unions, maps, singled)
+    roles = _roles(u.count, stated, maps, singled)
+    plain = _roles(u.count, *_one_by_one(stated, maps, singled))
     while True:
         classes, count = _components(u.count, unions)
-        edges = _edges(classes, roles, maps)
-        colours = _refine(_class_colours(classes, count, roles), edges[:3])
-        groups = _large(colours)
-        same, implied = _consequences(groups, edges)
+        seats = _seats(classes, plain, roles)
+        groups, images = _even(_class_colours(classes, count, seats, stated), _edges(classes, seats, maps))
+        same, implied = _consequences(groups, images)
         if not same and not implied:
-            return Solution(classes, *_forest(groups, edges, count))
+            return Solution(classes, seats, *_forest(groups, images, count))
         unions = [*unions, *as_statements(same, classes, kinds)]
         maps = [*maps, *as_statements(implied, classes, kinds)]
 
@@ -138,34 +139,47 @@ def _roles(count: int, unions: Sequence[Statement], maps: Sequence[Statement], m
     tags = np.repeat(np.array([s.kind for s in every], np.int64), [len(s.a) for s in every])
     a = np.concatenate([s.a for s in every] or [np.zeros(0, np.int64)])
     b = np.concatenate([s.b for s in every] or [np.zeros(0, np.int64)])
-    return _refine(_first_colours(count, marks, [s for s in maps if s.fixes]), (tags, a, b))
+    return refine(_first_colours(count, marks, [s for s in maps if s.fixes]), (tags, a, b))
 
 
-def _edges(classes: IntArray, roles: IntArray, maps: Sequence[Statement]) -> Edges:
-    """Projections between classes, by the kind of the statement and the roles that it joins."""
+def _one_by_one(
+    unions: Sequence[Statement], maps: Sequence[Statement], marks: Marks
+) -> tuple[list[Statement], list[Statement], Marks]:
+    """The same statements, each of a kind of its own."""
+    own = [replace(s, kind=k) for k, s in enumerate([*unions, *maps])]
+    return own[: len(unions)], own[len(unions) :], [(ids, k) for k, (ids, _) in enumerate(marks)]
+
+
+def _seats(classes: IntArray, plain: IntArray, roles: IntArray) -> IntArray:
+    """Roles, with the rank among those of one role (``plain``) that a roll or flip ties into one class.
+
+    Classes move as wholes, the unit of each seat to that seat in another class.
+    """
+    order = np.lexsort((plain, classes))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(classes[order]) != 0) | (np.diff(plain[order]) != 0)
+    place = np.arange(len(order))
+    rank = np.empty_like(roles)
+    rank[order] = place - np.maximum.accumulate(np.where(first, place, 0))
+    seats: IntArray = roles + (roles.max(initial=0) + 1) * rank
+    return seats
+
+
+def _edges(classes: IntArray, seats: IntArray, maps: Sequence[Statement]) -> Edges:
+    """Projections between classes, by the kind of the statement and the seats that it joins."""
     rows = []
     for s in maps:
         if s.relates:
             kind, number = np.full(len(s.a), s.kind), np.full(len(s.a), s.number)
-            rows.append(np.stack([kind, roles[s.a], roles[s.b], classes[s.a], classes[s.b], number]))
+            rows.append(np.stack([kind, seats[s.a], seats[s.b], classes[s.a], classes[s.b], number]))
     if not rows:
         return (np.zeros(0, np.int64),) * 4
     every = np.concatenate(rows, axis=1)
     every = every[:, every[3] != every[4]]
-    kinds = _hash(_hash(_hash(every[0]) + _hash(every[1])) + _hash(every[2]))
+    kinds = hashed(hashed(hashed(every[0]) + hashed(every[1])) + hashed(every[2]))
     tags = np.unique(kinds, return_inverse=True)[1].ravel()
     tags, a, b, number = unique_columns(tags, every[3], every[4], every[5])
     return tags, a, b, number
-
-
-def _hash(
-    x: IntArray | np.ndarray[tuple[int, ...], np.dtype[np.uint64]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
-    """splitmix64, element by element."""
-    z = x.astype(np.uint64) + _MIX[0]
-    z = (z ^ (z >> np.uint64(30))) * _MIX[1]
-    z = (z ^ (z >> np.uint64(27))) * _MIX[2]
-    return z ^ (z >> np.uint64(31))
 
 
 def _first_colours(count: int, marks: Marks, fixed: Sequence[Statement]) -> IntArray:
@@ -173,42 +187,52 @@ def _first_colours(count: int, marks: Marks, fixed: Sequence[Statement]) -> IntA
     total = np.zeros(count, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for ids, kind in marks:
-            np.add.at(total, ids, _hash(np.array([2 * kind + 1])))
+            np.add.at(total, ids, hashed(np.array([2 * kind + 1])))
         for s in fixed:
-            np.add.at(total, s.a, _hash(_hash(np.array([2 * s.kind])) + _hash(-s.b)))
+            np.add.at(total, s.a, hashed(hashed(np.array([2 * s.kind])) + hashed(-s.b)))
     return np.unique(total, return_inverse=True)[1].astype(np.int64)
 
 
-def _class_colours(classes: IntArray, count: int, roles: IntArray) -> IntArray:
-    """Colours of classes by the roles of their units."""
+def _class_colours(classes: IntArray, count: int, seats: IntArray, stated: Sequence[Statement]) -> IntArray:
+    """Colours of classes by the seats of their units and the statements that tie these."""
     total = np.zeros(count, dtype=np.uint64)
     with np.errstate(over="ignore"):
-        np.add.at(total, classes, _hash(_hash(roles)))
+        np.add.at(total, classes, hashed(hashed(seats)))
+        for s in stated:
+            joined = hashed(hashed(hashed(seats[s.a]) + np.uint64(s.kind)) + hashed(seats[s.b]))
+            np.add.at(total, classes[s.a], joined)
     return np.unique(total, return_inverse=True)[1].astype(np.int64)
 
 
-def _refine(colours: IntArray, edges: tuple[IntArray, IntArray, IntArray]) -> IntArray:
-    """Colour refinement to its fixed point."""
-    tag, a, b = edges
-    out_tag, in_tag = _hash(2 * tag), _hash(2 * tag + 1)
-    by_a, by_b = np.argsort(a, kind="stable"), np.argsort(b, kind="stable")
-    count = colours.max(initial=-1) + 1
+Images = dict[int, list[IntArray]]
+"""For each group its projections to other groups: the image of each member."""
+
+
+def _even(colours: IntArray, edges: Edges) -> tuple[list[IntArray], Images]:
+    """The sorts: colours refined until the units of one lie in fibres of one size; and their projections.
+
+    Two ways to cut six units into halves share two units in two cells and one in the other two.
+    """
     while True:
-        with np.errstate(over="ignore"):
-            mixed = _hash(_hash(colours))
-            _add_at(mixed, a, _hash(out_tag + _hash(colours[b])), by_a)
-            _add_at(mixed, b, _hash(in_tag + _hash(colours[a])), by_b)
-        colours = np.unique(mixed, return_inverse=True)[1].astype(np.int64)
-        if colours.max(initial=-1) + 1 == count:
-            return colours
-        count = colours.max(initial=-1) + 1
+        colours = refine(colours, edges[:3])
+        groups = _large(colours)
+        maps = _maps_of(groups, edges)
+        finer, count = colours.copy(), colours.max(initial=-1) + 1
+        for k, found in maps.items():
+            _, place, sizes = np.unique(_cells(_distinct(found)), return_inverse=True, return_counts=True)
+            if (sizes != sizes[0]).any():
+                finer[groups[k]] += count * sizes[place]
+        if (finer == colours).all():
+            return groups, maps
+        colours = np.unique(finer, return_inverse=True)[1].astype(np.int64)
 
 
-def _add_at(total: np.ndarray, index: IntArray, values: np.ndarray, order: IntArray) -> None:
-    """``total[index] += values``, with ``order`` sorting ``index``."""
-    if index.size:
-        where, start = np.unique(index[order], return_index=True)
-        total[where] += np.add.reduceat(values[order], start)
+def _cells(images: Sequence[IntArray]) -> NDArray[np.uint64]:
+    """A number for each unit, the same where all images are the same."""
+    cell = np.zeros(len(images[0]), dtype=np.uint64)
+    for image in images:
+        cell = np.asarray(hashed(hashed(cell) + hashed(image)), dtype=np.uint64)
+    return cell
 
 
 def _large(colours: IntArray) -> list[IntArray]:
@@ -219,7 +243,7 @@ def _large(colours: IntArray) -> list[IntArray]:
     return sorted(found, key=lambda g: int(g[0]))
 
 
-def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, list[IntArray]]:
+def _maps_of(groups: Sequence[IntArray], edges: Edges) -> Images:
     """For each group its projections to other groups: the image of each member, by kind of statement.
 
     Members that parallel branches share have an image in each branch: there the statements count one by one.
@@ -231,7 +255,7 @@ def _maps_of(groups: Sequence[IntArray], edges: Edges) -> dict[int, list[IntArra
     for k, g in enumerate(groups):
         owner[g], place[g] = k, np.arange(len(g))
     keep = (owner[a] >= 0) & (owner[b] >= 0)
-    found: dict[int, list[IntArray]] = {}
+    found: Images = {}
     tag, a, b, number = tag[keep], a[keep], b[keep], number[keep]
     for part in _runs(owner[a], tag, place[a]):
         k = int(owner[a[part[0]]])
@@ -260,9 +284,8 @@ def _one_image(a: IntArray, b: IntArray) -> bool:
     return bool((np.diff(b)[np.diff(a) == 0] == 0).all())
 
 
-def _consequences(groups: Sequence[IntArray], edges: Edges) -> tuple[list[Pairs], list[Pairs]]:
+def _consequences(groups: Sequence[IntArray], maps: Images) -> tuple[list[Pairs], list[Pairs]]:
     """Groups that must move as one, and projections that follow from others but were not stated."""
-    maps = _maps_of(groups, edges)
     size = max((int(g.max()) for g in groups), default=-1) + 1
     known = {(int(g[0]), int(image[0])) for k, g in enumerate(groups) for image in maps.get(k, [])}
     first = np.zeros(size, dtype=np.int64)
@@ -299,9 +322,8 @@ def _following(images: Sequence[IntArray]) -> NDArray[np.bool_]:
     return follows
 
 
-def _forest(groups: Sequence[IntArray], edges: Edges, count: int) -> tuple[tuple[Sort, ...], IntArray]:
+def _forest(groups: Sequence[IntArray], maps: Images, count: int) -> tuple[tuple[Sort, ...], IntArray]:
     """Sorts with parents first, and the sort of each class (-1: it never moves)."""
-    maps = _maps_of(groups, edges)
     owner = np.full(count, -1, dtype=np.int64)
     ordered = sorted(range(len(groups)), key=lambda k: (len(groups[k]), int(groups[k][0])))
     sorts = []

@@ -67,6 +67,9 @@ def statements(u: Universe, kinds: Kinds) -> tuple[list[Statement], list[Stateme
             maps.append(Statement(a, b, number, kinds("forth", tag)))
         elif b_once and b.min(initial=0) >= 0:
             maps.append(Statement(b, a, number, kinds("back", tag)))
+        elif b.max(initial=-1) < 0:
+            for what, (units, places) in (("place", _placed(a, b)), ("stuck", _stuck(a))):
+                maps.append(Statement(units, places, number, kinds(what, tag)))
         else:  # neither follows the other: both follow what connects them
             common, spare = _connect(a, b, spare)
             for what, side in (("left", a), ("right", b)):
@@ -75,6 +78,24 @@ def statements(u: Universe, kinds: Kinds) -> tuple[list[Statement], list[Stateme
                 maps.append(Statement(common[~moving], side[~moving], number, kinds(f"{what} fixed", tag)))
     u.count = spare
     return unions, maps
+
+
+def _several(units: IntArray) -> IntArray:
+    """Units that occur more than once."""
+    found, counts = np.unique(units, return_counts=True)
+    return found[counts > 1]
+
+
+def _placed(units: IntArray, places: IntArray) -> Pairs:
+    """Units that stand at one fixed place, and that."""
+    once = ~np.isin(units, _several(units))
+    return units[once], places[once]
+
+
+def _stuck(units: IntArray) -> Pairs:
+    """Units that stand at several fixed places, and can go nowhere: each at a place of its own."""
+    stuck = _several(units)
+    return stuck, -1 - stuck
 
 
 def unique_columns(*rows: IntArray) -> tuple[IntArray, ...]:

@@ -25,7 +25,8 @@ class Structure:
     """``labels[name][dim]``: class of the unit at each position (None: the dimension never moves).
 
     ``atoms`` are the sorts that move freely, ``frozen`` those found irregular and kept in place.
-    ``classes`` [unit] is the class of every unit that the facts speak of. ``stacks`` names the tensors of
+    ``classes`` [unit] is the class of every unit that the facts speak of, ``unit_seats`` [unit] its seat in
+    it, ``seats`` those of the units in ``labels``: a class moves seat by seat. ``stacks`` names tensors of
     the state dict that stand under one name here, [branch, ...]; ``branches`` are the sets of parallel
     branches with the units that stand for them.
     """
@@ -36,6 +37,8 @@ class Structure:
     shapes: Mapping[str, tuple[int, ...]]
     frozen: frozenset[int]
     classes: IntArray
+    seats: Mapping[str, tuple[IntArray | None, ...]]
+    unit_seats: IntArray
     stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     branches: tuple[tuple[Branches, IntArray], ...] = ()
 
@@ -88,11 +91,17 @@ class Structure:
         found = {n: v for n, v in values.items() if n not in inside}
         found |= {n: stacked(n, [values[m] for m in row], heads[row]) for n, row in stacks.items()}
         arrays = {n: _classes(self.classes, v, n in stacks) for n, v in found.items()}
+        seats = {n: _at(self.unit_seats, v, arrays[n]) for n, v in found.items()}
         labels = {
             n: tuple(x if x is not None and (self.sort_of[x] >= 0).any() else None for x in dims)
             for n, dims in arrays.items()
         }
-        return replace(self, labels=labels, shapes={n: v.shape for n, v in found.items()}, stacks=stacks)
+        shapes = {n: v.shape for n, v in found.items()}
+        return replace(self, labels=labels, seats=seats, shapes=shapes, stacks=stacks)
+
+    @cached_property
+    def _seat_count(self) -> int:
+        return int(self.unit_seats.max(initial=0)) + 1
 
     @cached_property
     def atoms(self) -> tuple[int, ...]:
@@ -142,14 +151,15 @@ class Structure:
         """
         found: dict[int, IntArray] = {}
         for d in sorted(self.moved(name, phi), key=lambda d: len(self._reach(name, d))):
-            classes = self.labels[name][d]
+            classes, seats = self.labels[name][d], self.seats[name][d]
             assert classes is not None
-            before = phi[classes]
+            assert seats is not None
+            before, after = phi[classes] * self._seat_count + seats, classes * self._seat_count + seats
             for e, source in found.items():  # rows come from where the outer dimension comes from
                 if classes.shape[e] > 1:
                     before, rows = np.broadcast_arrays(before, source)
                     before = np.take_along_axis(before, rows, e)
-            found[d] = _matching(before, np.broadcast_to(classes, before.shape), d)
+            found[d] = _matching(before, np.broadcast_to(after, before.shape), d)
         return found
 
     def first_sources(self, name: str, phi: IntArray) -> dict[int, IntArray]:
@@ -187,9 +197,9 @@ class IrregularError(Exception):
 
 
 def _matching(before: IntArray, after: IntArray, axis: int) -> IntArray:
-    """For each position of ``after`` along ``axis`` the position in ``before`` of the same class.
+    """For each position of ``after`` along ``axis`` the position in ``before`` of the same seat of a class.
 
-    Where a class stands at several positions, the k-th matches the k-th.
+    Where one stands at several positions, the k-th matches the k-th.
     """
     a = np.argsort(before, axis=axis, kind="stable")
     b = np.argsort(after, axis=axis, kind="stable")
@@ -270,10 +280,36 @@ def _build(u: Universe, stacks: Stacks) -> Structure:
     labels = {n: _classes(solution.classes, v, n in stacks.members) for n, v in parameters.items()}
     shapes = {n: v.shape for n, v in parameters.items()}
     sorts, branches = solution.sorts, tuple(zip(stacks.sets, stacks.heads, strict=True))
+    seats = {n: _at(solution.seats, v, labels[n]) for n, v in parameters.items()}
     whole = Structure(
-        sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes, stacks.members, branches
+        sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes, seats, solution.seats,
+        stacks.members, branches,
+    )  # fmt: skip
+    return _prune(_without_still(_freeze_irregular(whole)))
+
+
+def _without_still(structure: Structure) -> Structure:
+    """Take the labels off dimensions along which nothing ever moves.
+
+    Their units follow those of another dimension of the same tensor, each row to the same place in
+    another row: the kernel positions of each channel, where every channel may have its own.
+    """
+    phi = structure.extend(random_inner(structure, np.random.default_rng(0)))
+    labels = dict(structure.labels)
+    for name, dims in labels.items():
+        fibred = [d for d, x in enumerate(dims) if x is not None and x.size > x.shape[d]]
+        sources = structure.sources(name, phi) if fibred else {}
+        still = {d for d in fibred if d not in sources or (np.diff(sources[d], axis=d) == 1).all()}
+        labels[name] = tuple(None if d in still else x for d, x in enumerate(dims))
+    return replace(structure, labels=labels)
+
+
+def _at(of_unit: IntArray, value: Value, like: Sequence[IntArray | None]) -> tuple[IntArray | None, ...]:
+    """What ``of_unit`` says of the unit at each position, in the shapes of ``like``."""
+    return tuple(
+        None if isinstance(x, Whole) or y is None else of_unit[x][: len(y)]
+        for x, y in zip(value.labels or (None,) * value.rank, like, strict=True)
     )
-    return _prune(_freeze_irregular(whole))
 
 
 def _classes(of_unit: IntArray, value: Value, is_stack: bool) -> tuple[IntArray | None, ...]:

@@ -109,10 +109,13 @@ STACKED = "a part of size 1 is told apart from the others in every row of a stac
 ACCEPTED: dict[str, str] = {
     **dict.fromkeys(
         (
-            "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa",
+            "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_upsample_bicubic2d_aa",
+            "_upsample_bilinear2d_aa",
             "_upsample_nearest_exact2d", "adaptive_max_pool2d", "avg_pool2d", "avg_pool3d", "grid_sampler_2d",
-            "im2col", "max_pool2d_with_indices", "max_pool3d_with_indices", "pixel_shuffle", "pixel_unshuffle",
-            "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d", "replication_pad3d",
+            "im2col", "max_pool2d_with_indices", "max_pool3d_with_indices", "pixel_shuffle",
+            "pixel_unshuffle",
+            "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+            "replication_pad3d",
             "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d",
             "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d",
         ),
@@ -120,7 +123,8 @@ ACCEPTED: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            "argmax", "argmin", "embedding", "gather", "index", "index_add", "index_copy", "index_put", "index_select",
+            "argmax", "argmin", "embedding", "gather", "index", "index_add", "index_copy", "index_put",
+            "index_select",
             "nonzero", "scatter", "scatter_add", "scatter_reduce",
         ),
         PLACES,

@@ -44,8 +44,11 @@ class Grown(nn.Module):
         torch.manual_seed(0)
         example = inputs(first)
         self.first: nn.Module = {
-            "rows": nn.Linear(3, 12), "places": nn.Linear(3, 8), "image": nn.Conv2d(2, 8, 3), "ids": nn.Embedding(7, 12),
-        }[first]  # fmt: skip
+            "rows": nn.Linear(3, 12),
+            "places": nn.Linear(3, 8),
+            "image": nn.Conv2d(2, 8, 3),
+            "ids": nn.Embedding(7, 12),
+        }[first]
         value = self.first(example)
         self.values = [value]
         for number in choices:
@@ -116,7 +119,8 @@ def _activation(_: Grown, pick: Pick, x: Tensor) -> Step:
     dim = 1 + pick.below(x.ndim - 1)
     kinds: tuple[Step, ...] = (
         torch.relu, torch.tanh, F.gelu, lambda t: t.softmax(dim), F.silu, lambda t: F.glu(t, dim),
-        lambda t: F.normalize(t, dim=dim), lambda t: t.cumsum(dim), lambda t: t.flip(dim), lambda t: t.roll(1, dim),
+        lambda t: F.normalize(t, dim=dim), lambda t: t.cumsum(dim), lambda t: t.flip(dim),
+        lambda t: t.roll(1, dim),
     )  # fmt: skip
     return kinds[pick.below(len(kinds))]
 
@@ -142,7 +146,8 @@ def _together(m: Grown, pick: Pick, x: Tensor) -> Step | None:
     if other.shape != x.shape and (kind < 2 or other.ndim != x.ndim):
         return None
     kinds: tuple[Step, ...] = (
-        lambda t: t + torch.tanh(m.values[k]), lambda t: t * m.values[k], lambda t: torch.cat([t, m.values[k]], dim),
+        lambda t: t + torch.tanh(m.values[k]), lambda t: t * m.values[k],
+        lambda t: torch.cat([t, m.values[k]], dim),
         lambda t: torch.stack([t, m.values[k]], dim).flatten(dim, dim + 1),
     )  # fmt: skip
     return kinds[kind]
@@ -155,8 +160,10 @@ def _cut(_: Grown, pick: Pick, x: Tensor) -> Step | None:
         return None
     at = 1 + pick.below(n - 1)
     kinds: tuple[Step, ...] = (
-        lambda t: t.narrow(dim, 0, at), lambda t: t.chunk(2, dim)[1], lambda t: t.index_select(dim, torch.arange(0, n, 2)),
-        lambda t: torch.cat(t.split([at, n - at], dim)[::-1], dim), lambda t: t.select(dim, at).unsqueeze(dim) + t,
+        lambda t: t.narrow(dim, 0, at), lambda t: t.chunk(2, dim)[1],
+        lambda t: t.index_select(dim, torch.arange(0, n, 2)),
+        lambda t: torch.cat(t.split([at, n - at], dim)[::-1], dim),
+        lambda t: t.select(dim, at).unsqueeze(dim) + t,
         lambda t: torch.cat([torch.tanh(t.narrow(dim, 0, at)), t.narrow(dim, at, n - at)], dim),
     )  # fmt: skip
     return kinds[pick.below(len(kinds))]
@@ -184,8 +191,8 @@ def _shape(_: Grown, pick: Pick, x: Tensor) -> Step | None:
 def _reduce(_: Grown, pick: Pick, x: Tensor) -> Step | None:
     dim = 1 + pick.below(x.ndim - 1)
     kinds: tuple[Step, ...] = (
-        lambda t: t.mean(dim), lambda t: t.amax(dim), lambda t: t - t.mean(dim, keepdim=True), lambda t: t.sum(dim),
-        lambda t: t * torch.sigmoid(t.mean(dim, keepdim=True)), lambda t: t.max(dim)[0],
+        lambda t: t.mean(dim), lambda t: t.amax(dim), lambda t: t - t.mean(dim, keepdim=True),
+        lambda t: t.sum(dim), lambda t: t * torch.sigmoid(t.mean(dim, keepdim=True)), lambda t: t.max(dim)[0],
     )  # fmt: skip
     return kinds[pick.below(len(kinds))] if x.ndim > 2 else None
 
