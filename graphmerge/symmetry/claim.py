@@ -79,12 +79,15 @@ def _with_sort(structure: Structure, places: Sequence[Place]) -> Structure:
     size, known = structure.shapes[name][dim], len(structure.sort_of)
     units = np.arange(known, known + size, dtype=np.int64)
     labels = {n: list(dims) for n, dims in structure.labels.items()}
+    seats = {n: list(dims) for n, dims in structure.seats.items()}
     for n, d in places:
         labels[n][d] = units.reshape([-1 if k == d else 1 for k in range(len(structure.shapes[n]))])
+        seats[n][d] = np.zeros_like(labels[n][d])
     sort = Sort(units, (), np.zeros((0, size), np.int64), size)
     return replace(
         structure,
         sorts=(*structure.sorts, sort),
         sort_of=np.concatenate([structure.sort_of, np.full(size, len(structure.sorts))]),
         labels={n: tuple(dims) for n, dims in labels.items()},
+        seats={n: tuple(dims) for n, dims in seats.items()},
     )

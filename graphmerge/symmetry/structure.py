@@ -49,7 +49,7 @@ class Structure:
 
     @cached_property
     def places(self) -> dict[tuple[str, int], tuple[str, int]]:
-        """Dimensions of the tensors of the state dict, and where they stand here; -1: the tensor as a whole."""
+        """Where the dimensions of the state dict's tensors stand here; -1 is a tensor as a whole."""
         return {
             (own, d - (name in self.stacks)): (name, d)
             for name, dims in self.labels.items()
