@@ -18,6 +18,7 @@ from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate
+from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import Alignment, match
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.job import Weights
@@ -110,7 +111,7 @@ def merge_models(
     with, a quarter of them held out to choose by; ``test`` are batches to report on. ``methods`` are
     ways of matching, ``merge_method`` with its ``options``, ``weights``, ``base`` and ``own_data`` is
     that of ``merge``. ``say`` is told of every stage, ``progress`` of every step within one. ``strict``
-    and ``freeze`` are those of ``trace``. Activation matching and repair need data and are left out
+    and ``freeze`` are those of ``trace``. Repair and the ways of matching that need data are left out
     without. Raises what the stages raise, GateError where a symmetry fails verification.
     """
     facts = METHODS.get(merge_method)
@@ -127,7 +128,7 @@ def merge_models(
     test = test or held_out
     alignments = {
         method: _aligned(graph, states, method, data, seed, restarts, say, progress)
-        for method in (methods if data else [m for m in methods if m == "weight"])
+        for method in [m for m in methods if data or not MATCHING[m].needs_data]
     }
     chosen_by = held_out if METHODS[merge_method].data == "held-out" else data
     shares = _shares(weights, len(states))
@@ -155,9 +156,11 @@ def _aligned(
 ) -> tuple[Alignment, ...]:  # fmt: skip
     """The alignment of every model after the first to the first."""
     say(f"matching by {method}")
+    has = any(o.name == "restarts" for o in MATCHING[method].options)
+    options: dict[str, Any] = {"restarts": restarts} if has else {}
     found = []
     for state in states[1:]:
-        found.append(match(graph, states[0], state, method, data, seed, restarts=restarts, progress=progress))
+        found.append(match(graph, states[0], state, method, data, seed, progress=progress, **options))
         say(f"objective {found[-1].start:.4g} -> {found[-1].objective:.4g}")
         if ties := found[-1].notes.get("ambiguous"):
             say(f"units with a twin, of which either could have been chosen: {ties}")

@@ -10,11 +10,16 @@ import typer
 
 from graphmerge.cli import options, report
 from graphmerge.cli.commands import load_weights, prepare
-from graphmerge.cli.console import Talk, exit_codes, table
+from graphmerge.cli.console import Talk, exit_codes
 from graphmerge.cli.spec import load_data, parse_dtype, parse_options, parse_weights
 from graphmerge.errors import InputError, UsageError
+from graphmerge.evaluate import save_descent_plot
 from graphmerge.files import same_bytes, staged_output
+from graphmerge.match import METHODS as MATCHING
+from graphmerge.match import load_alignment
 from graphmerge.match import match as match_models
+from graphmerge.match.methods import described
+from graphmerge.match.methods import settings as check_settings
 from graphmerge.merge import METHODS, require_call
 from graphmerge.pipeline import merge_models, prove
 from graphmerge.symmetry import trace
@@ -48,9 +53,17 @@ def match(
     model: options.Model,
     inputs: options.Inputs,
     target: Annotated[str, typer.Option("--out", "-o", help="The alignment file to write (.safetensors).")],
-    method: Annotated[str, typer.Option("--method", help="weight or activation.")] = "weight",
+    method: Annotated[str, typer.Option("--method", help="\n\n".join(described()))] = "weight",
+    settings: Annotated[
+        list[str] | None, typer.Option("--option", help="An option of the method, e.g. restarts=3; repeats.")
+    ] = None,
     data: options.Data = None,
-    restarts: options.Restarts = 2,
+    start: Annotated[
+        str | None, typer.Option("--start", help="An alignment file to go on from instead of anew.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option("--plot", help="Also draw the descent: a file .svg, .png or .pdf.")
+    ] = None,
     freeze: options.Freeze = None,
     force: options.Force = False,
     seed: options.Seed = 0,
@@ -62,20 +75,24 @@ def match(
     """Find the symmetry that brings B into the frame of A, and save it."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        if Path(target).exists() and not force:
-            raise UsageError(f"{target} exists; pass --force to replace it")
+        for path in filter(None, (target, plot)):
+            if Path(path).exists() and not force:
+                raise UsageError(f"{path} exists; pass --force to replace it")
+        if plot and Path(plot).suffix not in (".svg", ".png", ".pdf"):
+            raise UsageError(f"--plot {plot}: expected a file that ends in .svg, .png or .pdf")
+        given = check_settings(method, parse_options(settings or ()))
         _require_data(method, data)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
         states = [load_weights(module, path, talk).state for path in (a, b)]
         graph, _ = prove(trace(module, args, kwargs, freeze=freeze or ()), module, seed, talk.say, talk.tick)
         found = match_models(
             graph, states[0], states[1], method, load_data(data) if data else None, seed,
-            restarts=restarts, progress=talk.tick,
+            start=load_alignment(start, graph) if start else None, progress=talk.tick, **given,
         )  # fmt: skip
         found.save(target)
-        rows = [(g, str(n)) for g, n in found.transform.moved_units().items()]
-        title = f"objective {found.start:.4f} -> {found.objective:.4f} in {found.seconds:.1f} s"
-        talk.result(found.to_json(), lambda: table(title, ("group", "units moved"), rows))
+        if plot:
+            save_descent_plot(found, plot)
+        talk.result(found.to_json(), lambda: report.show_alignment(found))
 
 
 def merge(
@@ -89,10 +106,7 @@ def merge(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(
-            "--method",
-            help="Matching: auto (weight and activation, the better is kept), one of the two, or none.",
-        ),
+        typer.Option("--method", help="Matching: auto (weight and activation), none, or one of `match`."),
     ] = "auto",
     merge_method: Annotated[
         str, typer.Option("--merge", help="How to merge; the methods are below.")
@@ -179,9 +193,8 @@ def merge(
 
 def _methods(method: str, data: str | None) -> tuple[str, ...]:
     """The ways of matching to try."""
-    known: dict[str, tuple[str, ...]] = {
-        "auto": ("weight", "activation"), "weight": ("weight",), "activation": ("activation",), "none": (),
-    }  # fmt: skip
+    known: dict[str, tuple[str, ...]] = {"auto": ("weight", "activation"), "none": ()}
+    known |= {name: (name,) for name in MATCHING}
     if method not in known:
         raise UsageError(f"unknown --method {method!r}; there are: {', '.join(known)}")
     _require_data(method, data)
@@ -189,5 +202,5 @@ def _methods(method: str, data: str | None) -> tuple[str, ...]:
 
 
 def _require_data(method: str, data: str | None) -> None:
-    if method == "activation" and not data:
-        raise UsageError("--method activation needs --data: batches (inputs, targets)")
+    if method in MATCHING and MATCHING[method].needs_data and not data:
+        raise UsageError(f"--method {method} needs --data: batches (inputs, targets)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from graphmerge.cli.console import Talk, out, table
 from graphmerge.evaluate import BarrierCurve, Score, barrier, save_barrier_plot
 from graphmerge.export import export_onnx
 from graphmerge.files import check_finite, save_checkpoint, sha256
+from graphmerge.match import Alignment
+from graphmerge.match.alignment import START
 from graphmerge.pipeline import Batches, MergeResult, State, repairs, split
 
 
@@ -144,6 +147,24 @@ def show(result: MergeResult, target: str) -> None:
         cells,
     )
     out.print(f"kept: {result.kept.name}; written to {target}", markup=False, soft_wrap=True)
+
+
+def show_alignment(found: Alignment) -> None:
+    """What moved, the course of the descent sweep by sweep, and how sure the end is."""
+    moved = [(group, str(n)) for group, n in found.transform.moved_units().items()]
+    table(f"{found.method} matching", ("group", "units moved"), moved)
+    course = []
+    for sweep, group in itertools.groupby(found.history, key=lambda s: s.sweep):
+        steps = list(group)
+        units = str(sum(s.moved for s in steps))
+        name = "start" if sweep == START else str(sweep + 1)
+        course.append((name, str(len(steps)), units, f"{steps[-1].objective:.6g}"))
+    title = f"objective {found.start:.6g} -> {found.objective:.6g} in {found.seconds:.1f} s"
+    table(title, ("sweep", "steps", "units moved", "objective"), course)
+    out.print(", ".join(f"{stage} {s:.1f} s" for stage, s in found.stages.items()), markup=False)
+    if found.gap is not None:
+        sure = "certified: no other order of any one group is better" if found.certified else "not certified"
+        out.print(f"{sure} (relative gap at most {found.gap:.1e})", markup=False)
 
 
 def _measured_on(result: MergeResult) -> str:

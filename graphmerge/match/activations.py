@@ -7,6 +7,7 @@ Source: Git Re-Basin section 3.1, with Pearson correlation as in REPAIR, Jordan 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,10 @@ _MOVES_ONLY = {
 
 MAX_ROWS = 8192
 """Sites with more rows than this are left out: a matrix of their correlations would take over 0.5 GB."""
+
+
+Correlations = Mapping[tuple[str, tuple[int, ...]], torch.Tensor]
+"""For each site (node, axes) the correlations [row of a, row of b]."""
 
 
 @dataclass
@@ -146,7 +151,7 @@ class ActivationSimilarity:
     def __init__(
         self,
         structure: Structure,
-        correlations: Mapping[tuple[str, tuple[int, ...]], torch.Tensor],
+        correlations: Correlations,
         transform: Transform,
     ) -> None:
         self._structure = structure
@@ -202,15 +207,25 @@ class ActivationSimilarity:
 
     def move(self, delta: IntArray, names: set[str], least: float, _gain: float | None) -> bool:
         """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""
-        transform = replace(self.transform, phi=delta[self.transform.phi])
-        sources = {k: self._source(k, transform) for k in self._correlations if k[0] in names}
-        parts = {k: self._part(k, s) for k, s in sources.items()}
-        if sum(v - self._parts[k] for k, v in parts.items()) <= least:
+        moved = self.fork()
+        moved.put(delta, names)
+        if sum(v - self._parts[k] for k, v in moved._parts.items()) <= least:
             return False
-        self.transform = transform
-        self._sources.update(sources)
-        self._parts.update(parts)
+        self.transform, self._sources, self._parts = moved.transform, moved._sources, moved._parts
         return True
+
+    def fork(self) -> ActivationSimilarity:
+        """A copy that moves on its own."""
+        other = copy.copy(self)
+        other._sources, other._parts = dict(self._sources), dict(self._parts)
+        return other
+
+    def put(self, delta: IntArray, names: set[str]) -> None:
+        """Move ``names`` further by ``delta``, whatever that does to the objective."""
+        self.transform = replace(self.transform, phi=delta[self.transform.phi])
+        sources = {k: self._source(k, self.transform) for k in self._correlations if k[0] in names}
+        self._sources.update(sources)
+        self._parts.update({k: self._part(k, s) for k, s in sources.items()})
 
 
 def _pick(source: IntArray, axes: Sequence[int]) -> tuple[int, ...]:
@@ -225,7 +240,7 @@ def correlate(
     data: Iterable[Any],
     sites: Iterable[Site],
     progress: Progress = silent,
-) -> tuple[dict[tuple[str, tuple[int, ...]], torch.Tensor], int, int]:
+) -> tuple[Correlations, int, int]:
     """Correlations of every site over the data, with the numbers of batches read and skipped.
 
     A batch whose shapes differ from the first (a shorter last one) is skipped, for the graph is static.
@@ -246,7 +261,11 @@ def correlate(
                 for axes, site in wanted[name].items():
                     rows = (site.matrix(x).float(), site.matrix(y).float())
                     moments[name, axes] = _update(moments.get((name, axes)), *rows)
-    return {k: m.correlation() for k, m in moments.items()}, read, skipped
+    found = {k: m.correlation() for k, m in moments.items()}
+    broken = [name for (name, _), m in found.items() if not bool(torch.isfinite(m).all())]
+    if broken:
+        raise InputError(f"activations at {broken[0]} are not finite on the data: do the inputs hold NaN?")
+    return found, read, skipped
 
 
 def _pairs(

@@ -15,6 +15,9 @@ from graphmerge.files import load_checkpoint, read_metadata, save_checkpoint
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State, state_of
 
+CERTIFIED = 1e-6
+"""Relative gap that counts as none, above the rounding of float32 sums."""
+
 START = -1
 """The sweep of the step that places all groups before the first sweep."""
 
@@ -33,10 +36,13 @@ class Step:
 class Alignment:
     """What moves model b into the frame of model a.
 
-    ``objective`` is the inner product of the parameters of a and aligned b (weight matching), or
-    the sum of correlations of matched units (activation matching); ``start`` is that of the
-    identity, ``history`` its course, which never falls, ``restarts`` its value after the first descent
-    and after each round of restarts. ``seconds`` is the wall time.
+    ``objective`` is the inner product of the parameters of a and aligned b (weight matching), the sum
+    of correlations of matched units (activation matching), the mean of both, each relative to its
+    largest value (dual), or minus the midpoint loss (methods with a loss). ``start`` is where it
+    began, ``history`` its course, which never falls, ``restarts`` its value after the first descent and
+    after each round of restarts. ``seconds`` is the wall time, ``stages`` what of it each stage took,
+    ``options`` are those that the method ran with. ``gaps`` says for each group how much another order
+    of it alone could raise the objective at most (None: the method does not know).
     """
 
     transform: Transform
@@ -49,6 +55,21 @@ class Alignment:
     converged: bool
     restarts: tuple[float, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    gaps: Mapping[str, float] | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """The largest of ``gaps``, relative to the objective."""
+        if self.gaps is None:
+            return None
+        return max(self.gaps.values(), default=0.0) / max(abs(self.objective), 1e-30)
+
+    @property
+    def certified(self) -> bool:
+        """It is proved that no other order of any one group is better, the others being where they are."""
+        return self.gap is not None and self.gap <= CERTIFIED
 
     def apply(self, b: nn.Module | State) -> dict[str, torch.Tensor]:
         """Model b, a module or its state dict, as a state dict in the frame of a."""
@@ -67,6 +88,11 @@ class Alignment:
             "moved": self.transform.moved_units(),
             "history": [[s.sweep, s.group, s.moved, s.objective] for s in self.history],
             "notes": dict(self.notes),
+            "stages": dict(self.stages),
+            "options": dict(self.options),
+            "gaps": None if self.gaps is None else dict(self.gaps),
+            "gap": self.gap,
+            "certified": self.certified,
         }
 
     def save(self, path: str | Path) -> None:
@@ -96,4 +122,7 @@ def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
         saved["converged"],
         tuple(saved["restarts"]),
         saved["notes"],
+        saved["stages"],
+        saved["options"],
+        saved["gaps"],
     )

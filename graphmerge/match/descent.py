@@ -17,7 +17,7 @@ import torch
 
 from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import Step
-from graphmerge.match.assign import assign
+from graphmerge.match.assign import assign, gap
 from graphmerge.match.layout import Plan, Site, owners
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import Transform
@@ -108,6 +108,14 @@ def ambiguous(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, in
         if count := int(twins.any(-1).sum()):
             found[group] = count
     return found
+
+
+def gaps(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, float]:
+    """For each group how much another order of it alone could raise the objective at most (see ``gap``).
+
+    For groups that stand on both sides of one tensor this is said of the linear part.
+    """
+    return {g: float(gap(_total(similarity.within, p.sites)).sum()) for g, p in plans.items()}
 
 
 def _places(columns: torch.Tensor) -> IntArray:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from graphmerge.axes.units import IntArray
+from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
 
 
@@ -149,3 +150,11 @@ def _by_parent(structure: Structure, k: int, j: int, site: Site, owner_k: IntArr
     return Site(
         site.name, site.axes, rows.reshape(len(structure.sorts[k].units), -1, rows.shape[1]), site.classes
     )
+
+
+def plans(
+    graph: ModelGraph, structure: Structure, labels: Mapping[str, Sequence[IntArray | None]]
+) -> dict[str, Plan]:
+    """The plan of every group of ``graph`` that shows among ``labels``."""
+    made = {name: plan(structure, k, labels) for name, k in graph.atom_of.items()}
+    return {name: p for name, p in made.items() if p.sites}

@@ -8,6 +8,8 @@ objective is higher. Restarts of pairs gain pair by pair, restarts of the whole 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 
 from graphmerge.match.alignment import Step
@@ -27,10 +29,15 @@ Touched = Mapping[str, set[str]]
 
 
 def refine(
-    similarity: WeightSimilarity, plans: Mapping[str, Plan], sweep: int, progress: Progress = silent
+    similarity: WeightSimilarity,
+    plans: Mapping[str, Plan],
+    sweep: int,
+    progress: Progress = silent,
+    deadline: float = math.inf,
 ) -> tuple[WeightSimilarity, list[Step]]:
     """Restart every pair of neighbouring groups once; what is reached, and the steps that were kept.
 
+    Pairs whose turn would come after ``deadline`` (as ``time.perf_counter`` counts) are left out.
     Groups whose units contain others (heads), and those of more than ``LARGEST`` units, keep their places.
     """
     touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
@@ -39,6 +46,8 @@ def refine(
     pairs = [(g, h) for g in plain for h in plain if g != h and touched[g] & touched[h]]
     steps = []
     for n, (group, other) in enumerate(pairs, 1):
+        if time.perf_counter() > deadline:
+            break
         trial = _restarted(similarity, plans, touched, group, other)
         if trial.objective > similarity.objective + RISE * abs(similarity.objective):
             moved = int((trial.transform.phi != similarity.transform.phi).sum())

@@ -157,7 +157,7 @@ def test_json_is_one_object_and_nothing_else(run: Run) -> None:
         (("match", *MERGE[1:], "--out", "o", "--method", "activation"), "--data"),
         ((*MERGE, "--out", "o", "--dtype", "int64"), "floating"),
         ((*MERGE, "--out", "o", "--points", "1"), "at least 2"),
-        ((*MERGE, "--out", "o", "--method", "magic"), "auto, weight, activation"),
+        ((*MERGE, "--out", "o", "--method", "magic"), "auto, none, weight, activation"),
         ((*MERGE, "--out", "o", "--method", "activation"), "--data"),
     ],
 )  # fmt: skip
@@ -179,3 +179,46 @@ def test_help_of_every_command() -> None:
         assert result.exit_code == 0
         assert "--" in result.stdout
     assert CliRunner().invoke(app, ["--version"]).stdout.strip() == "0.1.0"
+
+
+def test_match_sets_the_options_of_its_method(run: Run) -> None:
+    words = ("match", "a.safetensors", "b.safetensors", *MODEL, "--out", "al.safetensors", "--json")
+    assert json.loads(run(*words, "--option", "restarts=1").stdout)["options"]["restarts"] == 1
+    for wrong, fragment in (("magic=1", "restarts"), ("restarts", "NAME=VALUE"), ("restarts=no", "whole")):
+        result = run(*words, "--force", "--option", wrong)
+        assert result.exit_code == 2
+        assert fragment in text(result)
+
+
+def test_match_draws_its_descent_and_goes_on_from_an_alignment(run: Run, tmp_path: Path) -> None:
+    words = ("match", "a.safetensors", "b.safetensors", *MODEL, "--out")
+    first = run(*words, "one.safetensors", "--plot", "one.svg", "--option", "restarts=1")
+    assert first.exit_code == 0, text(first)
+    assert "certified" in text(first)
+    assert "sweep" in text(first)
+    assert (tmp_path / "one.svg").read_text().lstrip().startswith("<?xml")
+    again = run(*words, "two.safetensors", "--plot", "two.svg", "--option", "restarts=1", "--json")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    on = json.loads(run(*words, "three.safetensors", "--start", "one.safetensors", "--json").stdout)
+    assert on["start"] == pytest.approx(json.loads(again.stdout)["objective"])
+    assert on["objective"] >= on["start"]
+    assert run(*words, "four.safetensors", "--plot", "one.svg").exit_code == 2
+    assert run(*words, "four.safetensors", "--plot", "one.bmp").exit_code == 2
+    assert not (tmp_path / "four.safetensors").exists()
+
+
+def test_an_interrupted_match_leaves_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object, text: str) -> None:
+        if text.startswith("matching: sweep"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("graphmerge.cli.console.Talk.tick", interrupted)
+    before = set(tmp_path.iterdir())
+    result = run(
+        "match", "a.safetensors", "b.safetensors", *MODEL, "--out", "x.safetensors", "--plot", "x.svg"
+    )
+    assert result.exit_code == 130
+    assert "nothing was written" in text(result)
+    assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} <= before

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from graphmerge.match.assign import PRESOLVE_SIZE, assign, presolve
+from graphmerge.match.assign import PRESOLVE_SIZE, assign, gap, presolve
 
 
 def value(s: torch.Tensor, columns: torch.Tensor) -> float:
@@ -50,3 +51,40 @@ def test_the_presolve_keeps_the_optimum_on_a_hard_matrix() -> None:
     reduced = linear_sum_assignment(presolve(s).numpy(), maximize=True)[1]
     assert value(s, torch.from_numpy(reduced)) == pytest.approx(best, rel=1e-9)
     assert value(s, assign(s)) == pytest.approx(best, rel=1e-9)
+
+
+class TestTheCertificate:
+    def matrix(self, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Similarities with the best column of every row on the diagonal, and before that was done."""
+        s = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return s[:, assign(s)], s
+
+    @pytest.mark.parametrize("n", [1, 2, 5, 40])
+    def test_it_is_zero_at_an_optimum(self, n: int) -> None:
+        placed, _ = self.matrix(n, n)
+        assert float(gap(placed)) == pytest.approx(0, abs=1e-9)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_elsewhere_it_is_at_least_what_is_missing(self, seed: int) -> None:
+        placed, s = self.matrix(6, seed)
+        missing = float(placed.diagonal().sum() - s.diagonal().sum())
+        assert float(gap(s)) >= missing - 1e-9
+        assert missing > 0.1
+
+    def test_a_batch_is_judged_problem_by_problem(self) -> None:
+        pairs = [self.matrix(7, seed) for seed in range(3)]
+        together = gap(torch.stack([pairs[0][0], pairs[1][1], pairs[2][0]]))
+        assert together.shape == (3,)
+        assert float(together[0]) == pytest.approx(0, abs=1e-9)
+        assert float(together[1]) > 0.1
+
+
+def test_the_optional_solver_agrees_with_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    lap = pytest.importorskip("lap")
+    s = torch.randn(3, 60, 60, generator=torch.Generator().manual_seed(0))
+    found = []
+    for solver in (lap.lapjvr, None):
+        monkeypatch.setattr(sys.modules["graphmerge.match.assign"], "lapjvr", solver)
+        found.append(assign(s))
+        assert torch.equal(assign(torch.zeros(9, 9)), torch.arange(9))
+    assert torch.equal(*found)

@@ -71,6 +71,7 @@ def test_the_objective_is_that_of_the_state_dicts_and_never_falls() -> None:
     course = [found.start, *(s.objective for s in found.history)]
     assert all(x < y for x, y in itertools.pairwise(course))
     assert found.converged
+    assert found.certified
     assert found.objective == pytest.approx(max(found.restarts))
 
 

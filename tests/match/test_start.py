@@ -11,7 +11,7 @@ from torch import nn
 
 import graphmerge as gm
 from graphmerge.match.descent import descend
-from graphmerge.match.matching import plans
+from graphmerge.match.layout import plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place, place_one
 from graphmerge.match.weights import WeightSimilarity

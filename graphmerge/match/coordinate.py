@@ -1,0 +1,138 @@
+"""Methods that descend group by group: each has a cost of its own, the descent is the same.
+
+Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, sections 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphmerge.match.activations import (
+    ActivationSimilarity,
+    Correlations,
+    correlate,
+    feature_graph,
+    feature_labels,
+    same_frame,
+)
+from graphmerge.match.alignment import Step
+from graphmerge.match.costs import COSTS
+from graphmerge.match.descent import ambiguous, descend, gaps
+from graphmerge.match.layout import Plan, plans
+from graphmerge.match.refine import refine
+from graphmerge.match.start import place
+from graphmerge.match.task import Found, Task
+from graphmerge.match.weights import WeightSimilarity
+from graphmerge.symmetry import ModelGraph
+from graphmerge.symmetry.structure import Structure
+
+PERFECT = 1e-6
+"""Relative distance to the Cauchy-Schwarz bound at which nothing can be gained any more."""
+
+Plans = Mapping[str, Plan]
+
+
+def match_weights(task: Task) -> Found:
+    """Coordinate descent on the inner product of parameters, then restarts of neighbouring pairs."""
+    graph = task.graph
+    a, b = COSTS[task.options["cost"]](task)
+    work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
+    bound = sum(float(a[n].double().norm() * b[n].double().norm()) for n in a)
+    similarity = WeightSimilarity(a, b, task.start or graph.identity())
+    start = similarity.objective
+    steps: list[Step] = []
+    if task.start is None and start < bound * (1 - PERFECT):
+        with task.stage("placement"):
+            trial = similarity.fork()
+            placed = place(trial, work)
+        if placed.objective > start:  # models that share their training are already in place
+            similarity, steps = trial, [placed]
+    with task.stage("descent"):
+        found, converged = descend(similarity, work, task.seed, progress=task.progress)
+    steps += found
+    reached = [similarity.objective]
+    similarity, converged = _restarted(task, similarity, work, bound, steps, reached, converged)
+    similarity.objective = similarity.measure()  # without the rounding of a sum of gains
+    with task.stage("certificate"):
+        certificate = gaps(similarity, work)
+        notes = {"bound": bound, "ambiguous": ambiguous(similarity, work)}
+    return Found(
+        similarity.transform,
+        similarity.objective,
+        start,
+        tuple(steps),
+        converged,
+        tuple(reached),
+        certificate,
+        notes,
+    )
+
+
+def _restarted(
+    task: Task, similarity: WeightSimilarity, work: Plans, bound: float, steps: list[Step],
+    reached: list[float], converged: bool,
+) -> tuple[WeightSimilarity, bool]:  # fmt: skip
+    """Rounds of restarts until they are used up, or the time is, or nothing is gained."""
+    deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
+    for _ in range(task.options["restarts"] - 1):
+        if reached[-1] >= bound * (1 - PERFECT):
+            break
+        sweep = steps[-1].sweep + 1 if steps else 0
+        with task.stage("restarts"):
+            similarity, found = refine(similarity, work, sweep, task.progress, deadline)
+        if not found:
+            break
+        with task.stage("descent"):
+            more, converged = descend(
+                similarity, work, task.seed, first_sweep=sweep + 1, progress=task.progress
+            )
+        steps += [*found, *more]
+        reached.append(similarity.objective)
+    return similarity, converged
+
+
+@dataclass(frozen=True)
+class Features:
+    """The graph traced at the batch size of the data, its symmetries labelled by activations."""
+
+    graph: ModelGraph
+    structure: Structure
+    plans: Plans
+    correlations: Correlations
+    notes: Mapping[str, Any]
+
+
+def features_of(task: Task, data: Iterable[Any]) -> Features:
+    """Run both models over the data."""
+    with task.stage("tracing"):
+        graph = feature_graph(task.graph, data)
+        structure = feature_labels(graph)
+        work = plans(graph, structure, structure.labels)
+    sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]
+    with task.stage("correlation"):
+        correlations, read, skipped = correlate(graph, structure, *task.states, data, sites, task.progress)
+    unseen = len(task.graph.groups) - len(work)
+    return Features(
+        graph, structure, work, correlations, {"batches": read, "skipped": skipped, "unseen groups": unseen}
+    )
+
+
+def match_activations(task: Task) -> Found:
+    """Coordinate descent on the correlations of activations over the data."""
+    assert task.data is not None, "the table says that this method needs data"
+    seen = features_of(task, task.data)
+    begin = same_frame(seen.graph, task.start) if task.start else seen.graph.identity()
+    similarity = ActivationSimilarity(seen.structure, seen.correlations, begin)
+    start = similarity.objective
+    with task.stage("descent"):
+        steps, converged = descend(similarity, seen.plans, task.seed, progress=task.progress)
+    with task.stage("certificate"):
+        certificate = gaps(similarity, seen.plans)
+    transform, reached = same_frame(task.graph, similarity.transform), (similarity.objective,)
+    return Found(
+        transform, similarity.objective, start, tuple(steps), converged, reached, certificate, seen.notes
+    )

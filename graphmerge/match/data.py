@@ -1,0 +1,50 @@
+"""Whether the data fit the model, found out before anything long begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphmerge.errors import InputError, refusal
+from graphmerge.symmetry import ModelGraph
+from graphmerge.trace.run import State, call, device_of, inputs_of, to_device
+
+
+def check_data(graph: ModelGraph, state: State, data: Iterable[Any]) -> None:
+    """Run the model on the first batch; InputError where there is none, or it does not run, or gives NaN."""
+    first = next(inputs_of(data), None)
+    if first is None:
+        raise InputError("the data holds no batch: this method needs some")
+    args, kwargs = to_device(first, device_of(state))
+    try:
+        outputs = call(graph.model, state, args, kwargs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            refusal(
+                "the model does not run on the data.",
+                expected=f"inputs like those it was traced with: {_shapes(graph.program.example)}",
+                seen=f"in the first batch {_shapes(first)}",
+                means=str(error).split("\n")[0],
+                fix="batches (inputs, targets); for several inputs, inputs is a tuple of them, or a dict",
+            )
+        ) from error
+    if any(bool(t.isnan().any()) for t in pytree.tree_leaves(outputs) if _floating(t)):
+        raise InputError(
+            "the model gives NaN on the first batch of the data: do the inputs hold NaN or infinity?"
+        )
+
+
+def _shapes(inputs: Any) -> str:
+    return ", ".join(
+        f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" if isinstance(t, torch.Tensor) else repr(t)
+        for t in pytree.tree_leaves(inputs)
+    )
+
+
+def _floating(t: object) -> bool:
+    return isinstance(t, torch.Tensor) and t.is_floating_point()

@@ -1,0 +1,60 @@
+"""What every method of matching is given, and what it gives back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphmerge.match.alignment import Step
+from graphmerge.match.objective import Loss, cross_entropy
+from graphmerge.progress import Progress, silent
+from graphmerge.symmetry import ModelGraph, Transform
+from graphmerge.trace.run import State
+
+
+@dataclass(frozen=True)
+class Task:
+    """Two models to align.
+
+    ``a`` and ``b`` hold the parameters that groups move, each in the same dtype in both (float32 or
+    wider), ``states`` the whole state dicts. ``start`` is where to begin (None: the method's own
+    choice). ``options`` are those of the method, all of them. ``seconds`` is filled stage by stage.
+    """
+
+    graph: ModelGraph
+    a: State
+    b: State
+    states: tuple[State, State]
+    options: Mapping[str, Any]
+    data: Iterable[Any] | None = None
+    seed: int = 0
+    start: Transform | None = None
+    loss: Loss = cross_entropy
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the wall time of a block towards a stage."""
+        since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - since
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a method; the fields are those of ``Alignment``."""
+
+    transform: Transform
+    objective: float
+    start: float
+    history: tuple[Step, ...]
+    converged: bool
+    restarts: tuple[float, ...] = ()
+    gaps: Mapping[str, float] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""The table of methods: what it says is what happens."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import graphmerge as gm
+from graphmerge.errors import UsageError
+from graphmerge.match import METHODS, Option
+from graphmerge.match.methods import described, settings
+
+
+def mlp(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+@pytest.fixture(scope="module")
+def graph() -> gm.ModelGraph:
+    return gm.trace(mlp(0), (torch.randn(2, 4),))
+
+
+DATA = [
+    (torch.randn(16, 4, generator=torch.Generator().manual_seed(k)), torch.arange(16) % 3) for k in (0, 1)
+]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_symmetry_and_says_how_it_found_it(name: str, graph: gm.ModelGraph) -> None:
+    b = mlp(1)
+    found = gm.match(graph, graph.model, b.state_dict(), name, DATA)
+    assert found.method == name
+    assert found.options == settings(name, {})
+    assert sum(found.stages.values()) <= found.seconds
+    assert found.stages
+    x = torch.randn(5, 4)
+    moved = torch.func.functional_call(b, found.apply(b), (x,))
+    assert torch.allclose(moved, b(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_identical_models_stay_as_they_are(name: str, graph: gm.ModelGraph) -> None:
+    assert gm.match(graph, graph.model, mlp(0).state_dict(), name, DATA).transform.is_identity
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.needs_data])
+def test_a_method_that_needs_data_asks_for_it(name: str, graph: gm.ModelGraph) -> None:
+    with pytest.raises(UsageError, match=f"{name} matching needs data"):
+        gm.match(graph, graph.model, mlp(1).state_dict(), name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_that_a_method_lacks_is_refused_with_what_there_is(name: str, graph: gm.ModelGraph) -> None:
+    known = ", ".join(o.name for o in METHODS[name].options) or "no options"
+    with pytest.raises(UsageError, match=f"{name} has no option 'magic'; there are: {known}"):
+        gm.match(graph, graph.model, mlp(1).state_dict(), name, DATA, magic=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [(n, o) for n, m in METHODS.items() for o in m.options], ids=lambda x: str(x)[:20]
+)
+def test_an_option_keeps_its_bounds(name: str, option: Option) -> None:
+    assert option.default is None or option.read(option.default) == option.default
+    assert option.read(str(option.default)) == option.default if option.default is not None else True
+    wrong = ["unheard of"] if option.choices else ["x", True]
+    wrong += [option.least - 1] * (option.least > float("-inf")) + [option.most + 1] * (option.most < 1e300)
+    for value in wrong:
+        with pytest.raises(UsageError, match=option.name):
+            settings(name, {option.name: value})
+
+
+def test_the_help_text_names_every_method_and_option() -> None:
+    for text, (name, method) in itertools.zip_longest(described(), METHODS.items()):
+        assert text.startswith(f"{name}: {method.meaning}")
+        assert all(f"{o.name}={o.default}" in text for o in method.options)
+        assert ("needs data" in text) == method.needs_data
