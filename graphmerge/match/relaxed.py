@@ -66,7 +66,7 @@ def _coupled(structure: Structure, name: str) -> list[tuple[int, ...]]:
 
 
 def _blocks(structure: Structure, name: str, axes: tuple[int, ...]) -> tuple[Block, ...]:
-    """Joint positions along ``axes``, by the sorts of their units and which copy of a unit they are."""
+    """Joint positions along ``axes``, by the sorts, seats and copies of their units."""
     shape = tuple(structure.shapes[name][d] for d in axes)
     keys, units = [], []
     for k, d in enumerate(axes):
@@ -78,9 +78,14 @@ def _blocks(structure: Structure, name: str, axes: tuple[int, ...]) -> tuple[Blo
             keys += [np.full(shape, -1), place]
             units.append(place)
             continue
-        joint = np.broadcast_to(classes.reshape([classes.shape[e] for e in axes]), shape)
+        seats = structure.seats[name][d]
+        assert seats is not None
+        joint, seat = (
+            np.broadcast_to(x.reshape([x.shape[e] for e in axes]), shape) for x in (classes, seats)
+        )
         sorts = structure.sort_of[joint]
-        keys += [sorts, np.where(sorts >= 0, _copy_number(joint, k), place)]
+        copy = _copy_number(joint * (seat.max() + 1) + seat, k) * (seat.max() + 1) + seat
+        keys += [sorts, np.where(sorts >= 0, copy, place)]
         units.append(joint)
     table, number = np.unique(np.stack([x.ravel() for x in keys]), axis=1, return_inverse=True)
     order = np.argsort(number.ravel(), kind="stable")
