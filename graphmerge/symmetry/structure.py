@@ -120,7 +120,8 @@ class Structure:
         if not sort.parents:
             return np.zeros(1, dtype=np.int64)
         here = sort.images[:, :: sort.size]
-        return _find_columns(here, phi[here])
+        there = phi[here]
+        return np.arange(sort.order) if (here == there).all() else _find_columns(here, there)
 
     def extend(self, inner: Mapping[int, IntArray]) -> IntArray:
         """The permutation of all classes [class] for orders ``inner[atom]`` [fibre, position]."""

@@ -28,8 +28,15 @@ class Transform:
     phi: IntArray
 
     @cached_property
-    def _sources(self) -> dict[str, dict[int, IntArray]]:
-        return {name: self.structure.sources(name, self.phi) for name in self.structure.labels}
+    def _found(self) -> dict[str, dict[int, IntArray]]:
+        return {}
+
+    def _sources(self, name: str) -> dict[int, IntArray]:
+        """Where each dimension of a tensor is filled from; worked out when a tensor is first moved."""
+        if name not in self._found:
+            known = name in self.structure.labels
+            self._found[name] = self.structure.sources(name, self.phi) if known else {}
+        return self._found[name]
 
     def apply(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Move the units of a state dict; tensors that do not move are returned as they are.
@@ -39,9 +46,8 @@ class Transform:
         moved: dict[str, torch.Tensor] = type(state)() if hasattr(state, "_metadata") else {}  # type: ignore[assignment]
         stacked = self._stacked(state)
         for name, t in state.items():
-            own = self.names.get(name, "")
-            sources = self._sources.get(own, {})
-            moved[name] = stacked[own] if own in stacked else reorder(t, sources) if sources else t
+            sources = self._sources(self.names.get(name, ""))
+            moved[name] = reorder(t, sources) if sources else t
         if hasattr(state, "_metadata"):
             moved._metadata = state._metadata  # type: ignore[attr-defined]
         return moved
@@ -54,7 +60,7 @@ class Transform:
 
     def apply_to(self, name: str, t: torch.Tensor, skip: int | None = None) -> torch.Tensor:
         """Move the units of one tensor, all dimensions but ``skip``."""
-        sources = self._sources.get(self.names.get(name, name), {})
+        sources = self._sources(self.names.get(name, name))
         return reorder(t, {d: s for d, s in sources.items() if d != skip})
 
     def apply_first(self, name: str, t: torch.Tensor) -> torch.Tensor:

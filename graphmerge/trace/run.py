@@ -56,15 +56,12 @@ def split_batch(batch: Any) -> Inputs:
     return (tuple(x), {}) if isinstance(x, list | tuple) else ((x,), {})
 
 
-def call(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay the same."""
-    with quiet_eval(model):
-        return functional(model, state, args, kwargs)
+def call(
+    model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any], derivable: bool = False
+) -> Any:
+    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay as they are.
 
-
-def functional(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What ``model`` returns under ``state`` in the mode that it is in; to be differentiated.
-
+    ``derivable`` keeps what is needed to take derivatives by the tensors of ``state``.
     Each parameter slot is replaced under one name: torch would restore a module that is registered
     under two names to the weights that were put in.
     """
@@ -74,7 +71,8 @@ def functional(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapp
         for name in (*module._parameters, *module._buffers)
     }
     given = {name: t for name, t in state.items() if name in slots}
-    return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
+    with quiet_eval(model), torch.set_grad_enabled(derivable):
+        return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
 
 
 def tied(program: Program, state: State) -> dict[str, torch.Tensor]:

@@ -1,0 +1,237 @@
+"""The model as the gate runs it: with weights drawn anew, and how much its outputs change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphmerge.errors import UsageError, refusal
+from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+from graphmerge.trace.export import ties
+from graphmerge.trace.run import call
+
+
+class Runner:
+    """The model under weights drawn anew, in float64 where it permits it, with its reference outputs.
+
+    The module is not copied (not every module can be) and not changed: its parameters and buffers are
+    replaced for the time of each call.
+    """
+
+    def __init__(self, graph: ModelGraph, model: nn.Module, seed: int, gentle: bool = False) -> None:
+        if any(p.device.type == "meta" for p in model.parameters()):
+            raise UsageError("the model has no weights (meta device): verify needs a model that runs")
+        self.graph, self.model, self.dtype = graph, model, torch.float64
+        self.arithmetic = torch.float64
+        self.generator = torch.Generator().manual_seed(seed)
+        tensors = (model.named_parameters, model.named_buffers)
+        own = {n: t.detach() for named in tensors for n, t in named(remove_duplicate=False)}
+        self.buffers = {n for n, _ in model.named_buffers(remove_duplicate=False)}
+        for kind in dict.fromkeys((gentle, True)):
+            self.state = self._drawn(own, kind)
+            self._refer()
+            if not self.reference:
+                raise UsageError(
+                    "the model returns no floating tensor: nothing that is done to its weights can be seen;"
+                    " trace the part of it that returns logits or features"
+                )
+            if all(bool(torch.isfinite(t).all()) for t in self.reference):
+                return
+        raise UsageError(
+            refusal(
+                "The model returns NaN or infinity on inputs like the example.",
+                expected="finite outputs, with random weights and with its own, slightly changed",
+                seen="values that are not finite",
+                means="nothing that is done to the weights can be seen in them",
+                fix="give an example of the size and range that the model is made for",
+            )
+        )
+
+    def _refer(self) -> None:
+        """Inputs and reference outputs; in float32 where an operator has no float64 kernel."""
+        try:
+            self.args, self.kwargs = self._inputs(self.graph.program.example)
+            self.reference = self.run(self.state)
+        except RuntimeError:
+            if self.dtype == torch.float32:
+                raise
+            self.dtype = torch.float32
+            self.state = {n: _in(t, self.dtype) for n, t in self.state.items()}
+            self._refer()
+
+    def _drawn(self, own: Mapping[str, torch.Tensor], gentle: bool) -> dict[str, torch.Tensor]:
+        """Parameters, and the buffers that move (statistics), drawn anew; ``gentle`` perturbs them only.
+
+        Matrices get the scale at which a layer keeps the size of its input: at the small scale of
+        some initialisations attention is uniform, and queries and keys could be anything.
+        """
+        moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.labels}
+        found: dict[str, torch.Tensor] = {}
+        for name, names in ties(own).items():
+            t = _in(own[name], self.dtype)
+            fixed = name in self.buffers and name not in moving
+            if names[0] in found:
+                found[name] = found[names[0]]
+            elif fixed or not t.is_floating_point() or not t.numel():
+                found[name] = t
+            else:
+                found[name] = self._draw(t, name in self.buffers, gentle)
+        return found
+
+    def _draw(self, t: torch.Tensor, buffer: bool, gentle: bool) -> torch.Tensor:
+        noise: torch.Tensor = torch.randn(t.shape, generator=self.generator, dtype=torch.float64).to(t)
+        if buffer:
+            return noise.abs() + 0.5 if (t >= 0).all() and (t > 0).any() else 0.3 * noise
+        if gentle:
+            return t + 0.1 * noise * (t.std() if t.numel() > 1 and t.std() > 0 else 1)
+        if t.ndim > 1:
+            return noise * math.sqrt(len(t) / t.numel())
+        return 0.3 * noise + (1 if t.mean() > 0.5 else 0)
+
+    def _inputs(self, example: Any) -> Any:
+        """Example inputs with floats drawn anew in the dtype of the model."""
+        if isinstance(example, torch.Tensor):
+            if not example.is_floating_point():
+                return example
+            fresh = torch.randn(example.shape, generator=self.generator, dtype=torch.float64)
+            return fresh.to(example.device, self.dtype)
+        if isinstance(example, Mapping):
+            return {k: self._inputs(v) for k, v in example.items()}
+        if isinstance(example, list | tuple):
+            return type(example)(self._inputs(v) for v in example)
+        return example
+
+    def run(self, state: Mapping[str, torch.Tensor], derivable: bool = False) -> list[torch.Tensor]:
+        """All floating outputs of the model under a state dict."""
+        own = {
+            n: t.clone() if n in self.buffers else t for n, t in state.items()
+        }  # a call may change buffers
+        out = call(self.model, own, self.args, self.kwargs, derivable)
+        return [t for t in _tensors(out) if t.is_floating_point() or t.is_complex()]
+
+    def error(self, state: Mapping[str, torch.Tensor]) -> float:
+        """Largest change of an output, relative to its largest value."""
+        return max((_change(a, b) for a, b in zip(self.reference, self.run(state), strict=True)), default=0.0)
+
+    def unsteadiness(self) -> float:
+        """Change of the outputs when nothing changes; finds the arithmetic of the model on the way."""
+        with _Narrowest() as seen:
+            change = self.error(self.state)
+        self.arithmetic = seen.dtype
+        return change
+
+    def noise(self) -> float:
+        """Change of the outputs when the weights change by one rounding step of the model's arithmetic."""
+        tiny = torch.finfo(self.arithmetic).eps
+        worst = 0.0
+        for _ in range(3):
+            state = {
+                n: t * (1 + tiny * torch.randn(t.shape, generator=self.generator).to(t))
+                if t.is_floating_point()
+                else t
+                for n, t in self.state.items()
+            }
+            worst = max(worst, self.error(self._tie(state)))
+        return worst
+
+    def _tie(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Give all names of a tied tensor the value of the first."""
+        return {n: state.get(self.graph.names.get(n, n), t) for n, t in state.items()}
+
+    def control(self, group: SymmetryGroup, seed: int, enough: float) -> float:
+        """Change of the outputs when one side of the group moves alone; the first above ``enough``.
+
+        A side is one tensor, or, where a tensor holds several sides of the group (queries and keys
+        of one matrix), the first position of every unit in it. One pass backwards tells for all groups
+        at once how the outputs start to change on the way to each side moved: what shows there shows,
+        and only what does not is run.
+        """
+        transform = self.graph.random_transform(seed, [group.name])
+        largest = 0.0
+        for measure in (self._slope, self._moved):
+            for name in dict.fromkeys(n for n, _ in group.members):
+                for move in (transform.apply_to, transform.apply_first):
+                    largest = max(largest, measure(name, move(name, self.state[name])))
+                    if largest > enough:
+                        return largest
+        return largest
+
+    def _moved(self, name: str, value: torch.Tensor) -> float:
+        return self.error(self._tie({**self.state, name: value}))
+
+    def _slope(self, name: str, value: torch.Tensor) -> float:
+        """The change by one tensor's derivative: at least this much, to first order."""
+        slope = self._slopes.get(name)
+        change = (slope * (value - self.state[name])).sum().abs().item() if slope is not None else 0.0
+        return change if math.isfinite(change) else 0.0
+
+    @cached_property
+    def _slopes(self) -> Mapping[str, torch.Tensor]:
+        """Derivative by every weight of the outputs' mean, each with a random sign and relative to the
+        largest: no output changes by less than this mean does. Empty where the model has no derivative."""
+        names = [n for n in self.graph.structure.labels if n not in self.buffers]
+        leaves = {n: self.state[n].detach().requires_grad_() for n in names}
+        state = {n: leaves.get(self.graph.names.get(n, n), t) for n, t in self.state.items()}
+        try:
+            with torch.enable_grad():
+                mean = self._signed_mean(self.run(state, derivable=True))
+            found = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
+        except RuntimeError:  # an operator without a derivative: every control is run
+            return {}
+        return {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+
+    def _signed_mean(self, outputs: list[torch.Tensor]) -> torch.Tensor:
+        means = []
+        for t in map(_real, outputs):
+            signs = torch.randn(t.shape, generator=self.generator).to(t).sign()
+            means.append((signs * t).mean() / t.detach().abs().max().clamp_min(1e-30))
+        return torch.stack(means).mean()
+
+
+class _Narrowest(TorchDispatchMode):
+    """Watches a run for the narrowest floating type that it computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.float64
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        depends = any(isinstance(x, torch.Tensor) and x.is_floating_point() for x in args)
+        for t in _tensors(out):
+            if depends and t.is_floating_point() and torch.finfo(t.dtype).eps > torch.finfo(self.dtype).eps:
+                self.dtype = t.dtype
+        return out
+
+
+def _in(t: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Floating tensors in ``dtype``, others as they are."""
+    return t.to(dtype) if t.is_floating_point() else t
+
+
+def _real(t: torch.Tensor) -> torch.Tensor:
+    """Complex numbers as pairs."""
+    return torch.view_as_real(t) if t.is_complex() else t
+
+
+def _tensors(x: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested outputs, those of data classes included."""
+    for leaf in pytree.tree_leaves(x):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            yield from _tensors([getattr(leaf, f.name) for f in fields(leaf)])
+
+
+def _change(before: torch.Tensor, after: torch.Tensor) -> float:
+    scale = before.abs().max().item() if before.numel() else 0.0
+    change = (before - after).abs().max().item() if before.numel() else 0.0
+    return (change / scale if scale else change) if math.isfinite(change) else math.inf
