@@ -1,17 +1,26 @@
-"""timm: two small models from every module file of the library."""
+"""timm: small models from every module file of the library, on the smallest images that they take."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from models_zoo.architectures.table import Architecture, Inputs, floats
 from models_zoo.architectures.vision import torchvision_models
 
 PER_MODULE = 2
+
+SIZES = (64, 96, 128, 160, 192, 224, 256, 320)
+"""Images to try, the smallest first: the graph is the same at any size."""
+
+DEPTH = 2
+"""Blocks, where a model lets one say how many alike there are."""
 
 SMALL = (
     "zepto", "atto", "femto", "pico", "nano", "xxtiny", "xxs", "xtiny", "tiny", "small", "mini", "micro", "050",
@@ -30,19 +39,53 @@ def _size(name: str) -> tuple[int, int, str]:
     return (found[0] if found else len(SMALL), len(name), name)
 
 
-def _build(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        model: nn.Module = _library().create_model(name, num_classes=10)
-        return model
+def _make(name: str, options: dict[str, Any]) -> nn.Module:
+    model: nn.Module = _library().create_model(name, num_classes=10, **options)
+    return model
 
-    return build
+
+@cache
+def _fitting(name: str) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Options and input shape [channels, height, width] of the smallest images that a model takes.
+
+    Tried without weights or data, on the meta device; the size that the model was made for where
+    none of ``SIZES`` can be tried there.
+    """
+    settings = _library().get_pretrained_cfg(name, allow_unregistered=True)
+    made_for: tuple[int, ...] = settings.input_size if settings else (3, 224, 224)
+    for size in SIZES:
+        shape = (made_for[0], size, size)
+        for options in ({"img_size": size, "depth": DEPTH}, {"img_size": size}, {"depth": DEPTH}, {}):
+            if size < made_for[-1] and _runs(name, options, shape):
+                return options, shape
+    return {}, made_for
+
+
+def _runs(name: str, options: dict[str, Any], shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.device("meta"), torch.no_grad():
+            _make(name, options).eval()(torch.empty(2, *shape))
+    except Exception:  # noqa: BLE001 - models say in many ways that a size does not suit them
+        return False
+    return True
+
+
+def _build(name: str) -> Callable[[], nn.Module]:
+    return lambda: _make(name, _fitting(name)[0])
 
 
 def _inputs(name: str) -> Callable[[], Inputs]:
-    """Images of the size that the model was made for, or of 64 where it takes any and is built of convolutions."""
-    settings = _library().get_pretrained_cfg(name, allow_unregistered=True)
-    size = settings.input_size if settings else (3, 224, 224)
-    return floats(2, *size)
+    return lambda: floats(2, *_fitting(name)[1])()
+
+
+def _choose(names: Sequence[str]) -> list[str]:
+    """The smallest by name, of as many families (``resnet``, ``seresnet``) as there is room for."""
+    ordered = sorted(names, key=_size)
+    first: dict[str, str] = {}
+    for name in ordered:
+        first.setdefault(re.split(r"[_\d]", name)[0], name)
+    chosen = [*first.values(), *(n for n in ordered if n not in first.values())]
+    return chosen[:PER_MODULE]
 
 
 def timm() -> Iterator[Architecture]:
@@ -50,5 +93,5 @@ def timm() -> Iterator[Architecture]:
     library = _library()
     for module in library.list_modules():
         names = {n.partition(".")[0] for n in library.list_models(module=module)}
-        for name in sorted(names, key=_size)[:PER_MODULE]:
+        for name in _choose(sorted(names)):
             yield Architecture(f"timm/{module}/{name}", _build(name), _inputs(name), "timm")
