@@ -42,7 +42,10 @@ def work(channel: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     known: dict[str, dict[str, Any]] = {}
     while True:
-        family, name = channel.recv()
+        try:
+            family, name = channel.recv()
+        except EOFError:
+            return
         if family not in known:
             known[family] = {a.name: a for a in FAMILIES[family]()}
         channel.send({"name": name, "family": family, **examine(known[family][name])})

@@ -124,7 +124,7 @@ class Unfolded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         columns = F.unfold(self.before(x), 2, stride=2)
         h = self.mix(columns.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = self.after(F.fold(h, (8, 8), 2, stride=2))
+        out: Tensor = self.after(F.fold(h, (10, 10), 2, stride=2))
         return out
 
 

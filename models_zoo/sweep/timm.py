@@ -23,8 +23,8 @@ DEPTH = 2
 """Blocks, where a model lets one say how many alike there are."""
 
 SMALL = (
-    "zepto", "atto", "femto", "pico", "nano", "xxtiny", "xxs", "xtiny", "tiny", "small", "mini", "micro", "050",
-    "035", "_t_", "_s_", "18", "26", "10", "b0", "_0", "s0", "s1", "m0", "t0", "lite", "mobile",
+    "zepto", "atto", "femto", "pico", "nano", "xxtiny", "xxs", "xtiny", "tiny", "small", "mini", "micro", "_t_",
+    "_s_", "b0", "_0", "s0", "s1", "m0", "t0", "lite", "mobile",
 )  # fmt: skip
 """Parts of the names of small models, the smallest first."""
 
@@ -34,9 +34,10 @@ def _library() -> Any:
     return importlib.import_module("timm")
 
 
-def _size(name: str) -> tuple[int, int, str]:
+def _size(name: str) -> tuple[int, list[int], str]:
+    """What the name says of the size: such a part, else the numbers in it."""
     found = [k for k, part in enumerate(SMALL) if part in f"{name}_"]
-    return (found[0] if found else len(SMALL), len(name), name)
+    return (found[0] if found else len(SMALL), [int(n) for n in re.findall(r"\d+", name)], name)
 
 
 def _make(name: str, options: dict[str, Any]) -> nn.Module:

@@ -1,23 +1,21 @@
-"""Every architecture of transformers' auto classes, its configuration made small by the names of its fields.
-
-A configuration says what a network is; only sizes are changed, and those the same way everywhere, so
-that a new architecture of the library is swept without being named here.
-"""
+"""Every architecture of transformers' auto classes, at the smallest size at which it runs."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from models_zoo.architectures.language import Logits
 from models_zoo.architectures.table import Architecture, Inputs
 from models_zoo.architectures.vision import torchvision_models
+from models_zoo.sweep.shrink import TOKENS, smaller
 
 TASKS = {
     "causal": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
@@ -32,55 +30,27 @@ TASKS = {
     "ctc": "MODEL_FOR_CTC_MAPPING_NAMES",
     "speech": "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
     "contrast": "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "detect": "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",
+    "panoptic": "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+    "see_and_say": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
 }
 
-SIZES: dict[str, int] = {
-    **dict.fromkeys(("hidden_size", "d_model", "dim", "n_embd", "embed_dim", "emb_dim", "model_dim", "word_embed_proj_dim"), 32),
-    **dict.fromkeys(("embedding_size", "attention_hidden_size", "text_embed_dim", "projection_dim", "hidden_dim", "width"), 32),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_hidden_size", "n_inner"), 48),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size", "shared_intermediate_size"), 24),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers", "num_encoder_layers", "num_hidden_layers_encoder"), 2),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"), 2),
-    **dict.fromkeys(("head_dim", "d_kv", "kv_channels", "attention_head_dim", "v_head_dim", "qk_nope_head_dim", "head_size", "attention_head_size"), 8),
-    **dict.fromkeys(("qk_rope_head_dim", "rotary_dim"), 4), "kv_lora_rank": 12, "q_lora_rank": 20,
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 5),
-    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_top_k", "top_k"), 2),
-    **dict.fromkeys(("n_shared_experts", "first_k_dense_replace", "n_group", "topk_group"), 1),
-    **dict.fromkeys(("vocab_size", "text_vocab_size"), 97), "type_vocab_size": 2,
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_source_positions", "max_target_positions", "sliding_window", "max_seq_len"), 64),
-    **dict.fromkeys(("mamba_d_state", "ssm_state_size"), 6), "state_size": 6, "mamba_expand": 2, "mamba_d_head": 8, "mamba_n_heads": 8,
-    "num_labels": 5, "image_size": 32, "patch_size": 8, "num_frames": 4, "num_mel_bins": 16, "conv_dim_size": 16,
-}  # fmt: skip
-"""Sizes by the names that configurations use; other fields keep their defaults."""
-
-ZERO = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "padding_idx", "sep_token_id", "cls_token_id", "mask_token_id", "image_token_id", "forced_eos_token_id")  # fmt: skip
-"""Numbers of special tokens, which must lie within the small vocabulary."""
+LARGEST = 1.2e8
+"""Parameters; what cannot be made smaller is not swept."""
 
 
-def shrink(settings: Any) -> Any:
-    """A configuration with small sizes, those of its parts included."""
-    for name, value in list(vars(settings).items()):
-        if hasattr(value, "to_dict"):
-            shrink(value)
-        elif name in SIZES and isinstance(value, int) and not isinstance(value, bool) and value > SIZES[name]:
-            _put(settings, name, SIZES[name])
-        elif name in ZERO and isinstance(value, int) and value > 2:
-            _put(settings, name, 0)
-        elif name == "layer_types" and isinstance(value, list):
-            kinds = list(dict.fromkeys(value))
-            setattr(settings, name, kinds)
-            _put(settings, "num_hidden_layers", len(kinds))
-        elif isinstance(value, list | tuple) and value and all(type(x) is int and x >= 32 for x in value):
-            unit = min(value)
-            setattr(settings, name, type(value)(16 * max(1, x // unit) for x in value))
-    if getattr(settings, "use_cache", False):
-        settings.use_cache = False
-    return settings
+class Main(nn.Module):
+    """A model whose only output is its main one: the first tensor, be it logits, depths or similarities."""
 
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
 
-def _put(settings: Any, name: str, value: int) -> None:
-    setattr(settings, settings.attribute_map.get(name, name), value)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        out: Any = self.model(**inputs)
+        values = out.values() if isinstance(out, Mapping) else out
+        first: Tensor = next(v for v in values if isinstance(v, Tensor) and v.ndim)
+        return first
 
 
 def _transformers() -> Any:
@@ -91,51 +61,139 @@ def _transformers() -> Any:
     return module
 
 
-def _config(kind: str) -> Any:
-    return shrink(_transformers().AutoConfig.for_model(kind))
+def _config(kind: str, model: str) -> Any:
+    """The default configuration, or the part of it that the model is made of."""
+    whole = _transformers().AutoConfig.for_model(kind)
+    wanted = getattr(_transformers(), model).config_class
+    if wanted is None or isinstance(whole, wanted):
+        return whole
+    parts = [v for v in vars(whole).values() if isinstance(v, wanted)]
+    return parts[0] if parts else whole
+
+
+@cache
+def _fitting(kind: str, model: str) -> tuple[Any, dict[str, Tensor]]:
+    """The smallest configuration, and inputs, on which a model runs; the first error where none does."""
+    made = getattr(_transformers(), model)
+    wanted = inspect.signature(made.forward).parameters
+    errors: list[Exception] = []
+    for make in smaller(_config(kind, model)):
+        try:
+            settings = make()
+            if _parameters(made, settings) > LARGEST:
+                continue
+            network = Main(_build_model(made, settings)).eval()
+        except Exception as error:  # noqa: BLE001 - models say in many ways that a size does not suit them
+            errors.append(error)
+            continue
+        for inputs in _inputs(settings, made.main_input_name, wanted):
+            found = _run(network, inputs, errors)
+            if found is not None:
+                return settings, found
+    raise errors[0] if errors else ValueError("too large at every size")
+
+
+def _build_model(made: Any, settings: Any) -> nn.Module:
+    network: nn.Module = made._from_config(settings)
+    return network
+
+
+def _parameters(made: Any, settings: Any) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in made(settings).parameters())
+
+
+def _run(network: nn.Module, inputs: dict[str, Tensor], errors: list[Exception]) -> dict[str, Tensor] | None:
+    """The inputs, if the network runs on them; tokens for an image are put in where they are asked for."""
+    for _ in range(2):
+        try:
+            with torch.no_grad():
+                network(**inputs)
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+            asked = re.search(r"tokens:? 0, (?:and )?features:? \[?(?:torch.Size\(\[)?(\d+)", str(error))
+            if not asked or "input_ids" not in inputs:
+                return None
+            ids = inputs["input_ids"]
+            tokens = torch.full((len(ids), int(asked[1]) // len(ids)), TOKENS["image"])
+            inputs = {**inputs, "input_ids": torch.cat([tokens, ids], 1)}
+        else:
+            return inputs
+    return None
+
+
+def _inputs(settings: Any, main: str, wanted: Mapping[str, Any]) -> Iterator[dict[str, Tensor]]:
+    """Example inputs by the names that the model's forward takes, in several shapes."""
+    top = min(90, getattr(settings, "vocab_size", None) or 90)
+    ids = {
+        n: torch.randint(3, top, (3, k))
+        for n, k in (("input_ids", 11), ("decoder_input_ids", 7))
+        if n in wanted
+    }
+    if "bbox" in wanted:
+        ids["bbox"] = torch.randint(0, 50, (3, 11, 4)).sort(-1).values
+    if main in ("pixel_values", "pixel_values_videos") or "pixel_values" in wanted:
+        name = main if main in wanted and main.startswith("pixel") else "pixel_values"
+        for shape in _images(settings):
+            yield {**ids, name: torch.randn(3, *shape)}
+    if main in ("input_values", "input_features"):
+        decoder = {n: t[:2] for n, t in ids.items() if n.startswith("decoder")}
+        for shape in _sounds(settings):
+            yield {**decoder, main: torch.randn(2, *shape)}
+    if "input_ids" in wanted:
+        yield ids
+        yield {**ids, "attention_mask": torch.ones(3, 11, dtype=torch.int64)}
+        for books in _codebooks(settings):
+            yield {n: t.repeat(books, 1) for n, t in ids.items()}
+            yield {n: t.unsqueeze(-1).repeat(1, 1, books) if "decoder" in n else t for n, t in ids.items()}
+
+
+def _codebooks(settings: Any) -> Iterator[int]:
+    """How many tokens stand for one moment of sound."""
+    for part in (settings, *vars(settings).values()):
+        for name in ("num_codebooks", "num_channels"):
+            books = vars(part).get(name) if hasattr(part, "to_dict") else None
+            if isinstance(books, int):
+                yield books
+
+
+def _images(settings: Any) -> Iterator[tuple[int, ...]]:
+    """Channels, height and width of an image; frames in front for video."""
+    part = getattr(settings, "vision_config", settings)
+    size = getattr(part, "image_size", None) or 64
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    shape: tuple[int, ...] = (getattr(part, "num_channels", None) or 3, height, width)
+    frames = getattr(part, "num_frames", None) or getattr(part, "frames_per_clip", None)
+    if frames:
+        yield (frames, *shape)
+    yield shape
+
+
+def _sounds(settings: Any) -> Iterator[tuple[int, ...]]:
+    """Samples, or bands of a spectrogram by time, either way round."""
+    part = getattr(settings, "audio_config", getattr(settings, "encoder_config", settings))
+    names = (
+        "num_mel_bins",
+        "feature_projection_input_dim",
+        "input_feat_per_channel",
+        "input_dim",
+        "num_mels",
+    )
+    bands = [v for n in names if isinstance(v := getattr(part, n, None), int)] or [80]
+    length = 2 * (getattr(part, "max_source_positions", None) or 32)
+    yield (4000,)
+    for band in bands:
+        for time in dict.fromkeys((length, getattr(part, "max_length", length))):
+            yield from ((band, time), (time, band))
+    yield (1, 4000)
 
 
 def _build(kind: str, model: str) -> Callable[[], nn.Module]:
-    return lambda: Logits(getattr(_transformers(), model)._from_config(_config(kind)))
+    return lambda: Main(_build_model(getattr(_transformers(), model), _fitting(kind, model)[0]))
 
 
-def _inputs(kind: str, model: str) -> Callable[[], Inputs]:
-    """Example inputs by the names that the model's forward takes."""
-
-    def inputs() -> Inputs:
-        wanted = inspect.signature(getattr(_transformers(), model).forward).parameters
-        main = getattr(_transformers(), model).main_input_name
-        return (), dict(_values(_config(kind), main, wanted))
-
-    return inputs
-
-
-def _values(settings: Any, main: str, wanted: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    image = _image(settings)
-    if "input_ids" in wanted:
-        yield "input_ids", torch.randint(3, 90, (3, 11))
-        if "decoder_input_ids" in wanted:
-            yield "decoder_input_ids", torch.randint(3, 90, (3, 7))
-    if "pixel_values" in wanted:
-        yield "pixel_values", torch.randn(3, *image)
-    if "pixel_values_videos" in wanted:
-        yield "pixel_values_videos", torch.randn(3, *image)
-    if main == "input_values" and "input_ids" not in wanted:
-        yield "input_values", torch.randn(2, 4000)
-    if main == "input_features" and "input_ids" not in wanted:
-        yield "input_features", torch.randn(2, getattr(settings, "num_mel_bins", 80), 64)
-        if "decoder_input_ids" in wanted:
-            yield "decoder_input_ids", torch.randint(3, 90, (2, 7))
-
-
-def _image(settings: Any) -> tuple[int, ...]:
-    """Channels, height and width of an image; frames in front for video."""
-    part = getattr(settings, "vision_config", settings)
-    size = getattr(part, "image_size", 64)
-    height, width = (size, size) if isinstance(size, int) else tuple(size)
-    shape: tuple[int, ...] = (getattr(part, "num_channels", 3), height, width)
-    frames = getattr(part, "num_frames", None) or getattr(part, "frames_per_clip", None)
-    return (frames, *shape) if frames else shape
+def _example(kind: str, model: str) -> Callable[[], Inputs]:
+    return lambda: ((), dict(_fitting(kind, model)[1]))
 
 
 def transformers() -> Iterator[Architecture]:
@@ -150,5 +208,5 @@ def transformers() -> Iterator[Architecture]:
                 continue
             seen |= {name, kind}
             yield Architecture(
-                f"transformers/{kind}/{task}", _build(kind, name), _inputs(kind, name), "transformers"
+                f"transformers/{kind}/{task}", _build(kind, name), _example(kind, name), "transformers"
             )
