@@ -25,6 +25,7 @@ from graphmerge.symmetry.groups import Place, SymmetryGroup, moved_by, named_gro
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
+from graphmerge.symmetry.unread import unread
 from graphmerge.trace import Program, export_program
 from graphmerge.trace.program import first_difference
 from graphmerge.trace.run import device_of, to_device
@@ -111,9 +112,21 @@ class ModelGraph:
         """The line of the model's code that made each node of the traced graph."""
         return source_lines(self.program.graph)
 
-    def source(self, where: Where) -> SourceLine | None:
-        """The line of the model's code that states a fact, where it is known."""
-        return self.sources.get(_ENTERED.sub("/", where.node))
+    @cached_property
+    def _unread(self) -> frozenset[int]:
+        return unread(self.structure, self.program, self.facts)
+
+    def _reason(self, name: str, dim: int) -> str:
+        place = (name, dim)
+        classes = self.structure.labels[name][dim]
+        if classes is not None and self._unread & set(self.structure.sort_of[classes].ravel().tolist()):
+            return "no operator reads its units at these shapes"
+        if place in self.constraints:
+            nearest = nx.single_source_shortest_path_length(self.constraints, place)
+            reasons = [(n, v[1]) for v, n in nearest.items() if v[0] == "fixed"]
+            if reasons:
+                return str(min(reasons)[1])
+        return "units of this dimension are singled out one by one"
 
     def summary(self) -> str:
         """A table of groups, and of what stays fixed with the reasons counted."""
@@ -201,6 +214,19 @@ class ModelGraph:
         return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
 
 
+def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
+    """For each atom the parameter dimensions that it moves, itself or through what follows it."""
+    above = [structure.ancestors(k) for k in range(len(structure.sorts))]
+    members: dict[int, list[Place]] = {k: [] for k in structure.atoms}
+    for name, dims in structure.labels.items():
+        for d, classes in enumerate(dims):
+            present = np.unique(structure.sort_of[classes]).tolist() if classes is not None else []
+            moved_by: set[int] = set().union(*(above[i] for i in present if i >= 0))
+            for k in moved_by & members.keys():
+                members[k].append((name, d))
+    return {k: tuple(v) for k, v in members.items()}
+
+
 def trace(
     model: nn.Module,
     args: Sequence[Any],
@@ -233,16 +259,6 @@ def trace(
             "  Without strict=True all that they touch is fixed and reported."
             " To do: state a rule for the operator (graphmerge.rule)."
         )
-    return graph.freeze(freeze)
-
-
-def infer(
-    model: nn.Module, program: Program, registry: Registry = RULES, progress: Progress = silent
-) -> ModelGraph:
-    """The symmetries of a traced model."""
-    progress(f"reading {len(program.graph.graph.nodes)} operators")
-    facts = propagate(program, registry)
-    progress(f"solving {len(facts.universe.ties)} ties of {facts.universe.count} units")
-    structure = build(facts.universe, facts.parameters, facts.branches)
-    structure = replace(structure, frozen=structure.frozen | unread(structure, facts))
-    return ModelGraph(model, program, structure, facts, registry)
+    structure = build(facts.universe, facts.parameters)
+    structure = replace(structure, frozen=structure.frozen | unread(structure, program, facts))
+    return ModelGraph(model, program, structure, facts, registry).freeze(freeze)

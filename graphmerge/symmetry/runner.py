@@ -146,32 +146,45 @@ class Runner:
         """Give all names of a tied tensor the value of the first."""
         return {n: state.get(self.graph.names.get(n, n), t) for n, t in state.items()}
 
-    def control(self, group: SymmetryGroup, seed: int, enough: float) -> float:
+    def control(self, group: SymmetryGroup, seed: int, enough: float, run: bool = True) -> float:
         """Change of the outputs when one side of the group moves alone; the first above ``enough``.
 
         A side is one tensor, or, where a tensor holds several sides of the group (queries and keys
-        of one matrix), the first position of every unit in it. One pass backwards tells for all groups
-        at once how the outputs start to change on the way to each side moved: what shows there shows,
-        and only what does not is run.
+        of one matrix), the first position of every unit in it. Units that are merely summed may stand
+        in any order on each side alone: then the same changes count with their signs drawn anew, for
+        what is asked is whether a change of these weights would be seen.
+
+        One pass backwards tells for all groups at once how the outputs start to change on the way to
+        each side moved; only what does not show there is run (``run``, or where there is no derivative).
         """
         transform = self.graph.random_transform(seed, [group.name])
+        names = dict.fromkeys(n for n, _ in group.members)
+        sides = [
+            (n, move(n, self.state[n]) - self.state[n])
+            for n in names
+            for move in (transform.apply_to, transform.apply_first)
+        ]
+        shaken = [(n, change * self._signs(change)) for n, change in sides]
+        measures = [self._slope, self._moved] if run or not self._slopes else [self._slope]
         largest = 0.0
-        for measure in (self._slope, self._moved):
-            for name in dict.fromkeys(n for n, _ in group.members):
-                for move in (transform.apply_to, transform.apply_first):
-                    largest = max(largest, measure(name, move(name, self.state[name])))
-                    if largest > enough:
-                        return largest
+        for measure in measures:
+            for name, change in (*sides, *shaken):
+                largest = max(largest, measure(name, change))
+                if largest > enough:
+                    return largest
         return largest
 
-    def _moved(self, name: str, value: torch.Tensor) -> float:
-        return self.error(self._tie({**self.state, name: value}))
+    def _signs(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.randn(like.shape, generator=self.generator).to(like).sign()
 
-    def _slope(self, name: str, value: torch.Tensor) -> float:
-        """The change by one tensor's derivative: at least this much, to first order."""
+    def _moved(self, name: str, change: torch.Tensor) -> float:
+        return self.error(self._tie({**self.state, name: self.state[name] + change}))
+
+    def _slope(self, name: str, change: torch.Tensor) -> float:
+        """The effect of a change by the derivative: the outputs change at least so much, to first order."""
         slope = self._slopes.get(name)
-        change = (slope * (value - self.state[name])).sum().abs().item() if slope is not None else 0.0
-        return change if math.isfinite(change) else 0.0
+        effect = (slope * change).sum().abs().item() if slope is not None else 0.0
+        return effect if math.isfinite(effect) else 0.0
 
     @cached_property
     def _slopes(self) -> Mapping[str, torch.Tensor]:
@@ -191,8 +204,7 @@ class Runner:
     def _signed_mean(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         means = []
         for t in map(_real, outputs):
-            signs = torch.randn(t.shape, generator=self.generator).to(t).sign()
-            means.append((signs * t).mean() / t.detach().abs().max().clamp_min(1e-30))
+            means.append((self._signs(t) * t).mean() / t.detach().abs().max().clamp_min(1e-30))
         return torch.stack(means).mean()
 
 

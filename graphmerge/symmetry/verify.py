@@ -109,7 +109,7 @@ def _verify(graph: ModelGraph, model: nn.Module, seed: int, progress: Progress) 
             level, _ = _tolerance(graph, other)
         except (GateError, UsageError):
             continue  # these weights show nothing: the groups stay hidden
-        _, found = _judge(graph, other, hidden, level, seed)
+        _, found = _judge(graph, other, hidden, level, seed, run=False)
         checks |= {c.name: c for c in found if c.observable or not c.passed}
     worst = max((c.error for c in checks.values()), default=0.0)
     passed = all(c.passed for c in checks.values()) and together <= tolerance
@@ -123,8 +123,9 @@ def _judge(
     tolerance: float,
     seed: int,
     progress: Progress = silent,
+    run: bool = True,
 ) -> tuple[float, list[GroupCheck]]:
-    """The error of all groups moved together, and each group's own check."""
+    """The error of all groups moved together, and each group's own check (``run``: see the control)."""
     if not groups:
         return 0.0, []
     move = graph.random_transform(seed, [g.name for g in groups])
@@ -135,7 +136,7 @@ def _judge(
         error = together
         if together > tolerance:  # someone fails: find out who
             error = runner.error(graph.random_transform(seed, [group.name]).apply(runner.state))
-        control = runner.control(group, seed, _CONTROL_FACTOR * tolerance)
+        control = runner.control(group, seed, _CONTROL_FACTOR * tolerance, run)
         seen = control > _CONTROL_FACTOR * tolerance
         checks.append(GroupCheck(group.name, error, control, error <= tolerance, seen))
     return together, checks

@@ -57,7 +57,7 @@ TOKENS = {"image": 91, "video": 92, "audio": 93, "speech": 93}
 def smaller(settings: Any) -> Iterator[Callable[[], Any]]:
     """Makers of the same kind of network in several sizes, the smallest first; the last keeps the defaults."""
     everything, some = {**DEPTHS, **WIDTHS}, {**WIDTHS, "vocab_size": 97}
-    for image in (32, 64, 224):
+    for image in (64, 32, 224):
         yield partial(shrink, settings, everything, {"image_size": image, "patch_size": 8})
     yield partial(shrink, settings, everything, {})
     yield partial(shrink, settings, everything, {}, OPEN)

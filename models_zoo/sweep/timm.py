@@ -90,9 +90,13 @@ def _choose(names: Sequence[str]) -> list[str]:
 
 
 def timm() -> Iterator[Architecture]:
-    """The smallest by name, without a test of whether they are."""
+    """The smallest by name, without a test of whether they are; one of every module, then the next."""
     library = _library()
-    for module in library.list_modules():
-        names = {n.partition(".")[0] for n in library.list_models(module=module)}
-        for name in _choose(sorted(names)):
-            yield Architecture(f"timm/{module}/{name}", _build(name), _inputs(name), "timm")
+    modules = library.list_modules()
+    found = {
+        m: _choose(sorted({n.partition(".")[0] for n in library.list_models(module=m)})) for m in modules
+    }
+    for k in range(PER_MODULE):
+        for module, names in found.items():
+            if k < len(names):
+                yield Architecture(f"timm/{module}/{names[k]}", _build(names[k]), _inputs(names[k]), "timm")
