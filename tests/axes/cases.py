@@ -6,11 +6,12 @@ import cases_contract
 import cases_index
 import cases_other
 import cases_shape
+import cases_spectrum
 from case import Case
 
 __all__ = ["CASES", "WITHOUT_CASE", "Case"]
 
-CASES = [*cases_contract.CASES, *cases_shape.CASES, *cases_index.CASES, *cases_other.CASES]
+CASES = [*cases_contract.CASES, *cases_shape.CASES, *cases_other.CASES, *cases_spectrum.CASES]
 
 _RANDOM = "two runs differ"
 _EMPTY = "its values are not defined"

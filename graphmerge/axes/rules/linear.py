@@ -7,6 +7,8 @@ from graphmerge.axes.units import Value
 
 RULES.texts(
     {
+        "aten._cdist_forward": "... n k, ... m k -> ... n m",
+        "aten._euclidean_dist": "... n k, ... m k -> ... n m",
         "aten.bmm": "b n k, b k m -> b n m",
         "aten.dot": "k, k ->",
         "aten.linear": "... i, o i, o? -> ... o",
