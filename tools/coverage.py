@@ -25,6 +25,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     traced, inferred, verified = (round(b - a, 2) for a, b in zip(times, times[1:], strict=False))
     fixed: Counter[str] = Counter()
     for f in graph.fixed:
-        fixed[f.reason.removeprefix("in part: ").partition(" at ")[0]] += f.units
+        fixed[_kind(f.reason)] += f.units
     seen = "unseen" if result.unobservable else "verified"
     return {
         "outcome": seen if result.passed else "failed",
@@ -120,6 +121,11 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
         "trace_s": round(traced - inferred, 2), "infer_s": inferred, "verify_s": verified,
         "error": result.max_error, "tolerance": result.tolerance,
     }  # fmt: skip
+
+
+def _kind(reason: str) -> str:
+    """A reason without its place in the model."""
+    return re.sub(r" at [^()]*\)$", ")", reason.removeprefix("in part: "))
 
 
 def _first_line(error: BaseException) -> str:
@@ -196,28 +202,69 @@ def sweep(tasks: list[tuple[str, str]], log: Path, workers: int, threads: int, l
 
 
 def summary(records: list[Record]) -> str:
-    """Counts by family, and one row for each architecture."""
-    families = list(dict.fromkeys(r["family"] for r in records))
+    """Counts by family, the reasons of what stays fixed, then one row for each architecture."""
+    return "\n\n".join((_families(records), _reasons(records), _rows(records))) + "\n"
+
+
+def _families(records: list[Record]) -> str:
     lines = [
         "| family | " + " | ".join(reversed(ORDER)) + " | of what can be traced, verified |",
         "|---" * (len(ORDER) + 2) + "|",
     ]
-    for family in [*families, "all"]:
+    for family in [*dict.fromkeys(r["family"] for r in records), "all"]:
         counts = Counter(r["outcome"] for r in records if family in (r["family"], "all"))
         judged = sum(counts[o] for o in ("verified", "failed", "unseen"))
         share = f"{100 * counts['verified'] / judged:.1f} %" if judged else ""
         lines.append(f"| {family} | " + " | ".join(str(counts[o]) for o in reversed(ORDER)) + f" | {share} |")
-    lines += ["", "| architecture | outcome | groups | units | fixed | infer s | error |", "|---" * 7 + "|"]
+    return "\n".join(lines)
+
+
+def _reasons(records: list[Record]) -> str:
+    """Why units stay where they are, over all architectures."""
+    units: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+    for r in records:
+        for why, n in r.get("fixed", {}).items():
+            units[why] += n
+            models[why] += 1
+    lines = ["## What stays fixed, and why", "", "| reason | architectures | units |", "|---|---|---|"]
+    lines += [f"| {why} | {models[why]} | {n} |" for why, n in units.most_common()]
+    return "\n".join(lines)
+
+
+def _rows(records: list[Record]) -> str:
+    columns = (
+        "architecture",
+        "outcome",
+        "groups",
+        "units",
+        "fixed",
+        "trace s",
+        "infer s",
+        "verify s",
+        "error",
+    )
+    lines = [
+        "## Every architecture", "",
+        "Units that stay are given with the two commonest reasons; COVERAGE.json has all of them.", "",
+        "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|",
+    ]  # fmt: skip
     for r in sorted(records, key=lambda r: (ORDER.index(r["outcome"]), r["name"])):
-        if r["outcome"] == "not built":
-            continue
         what = r["outcome"] + (f": {r['reason']}" if r.get("reason") else "")
-        fixed = ", ".join(f"{n} {why}" for why, n in r.get("fixed", {}).items())
+        fixed = r.get("fixed", {})
+        most = [f"{n} {why}" for why, n in list(fixed.items())[:2]] + ["..."] * (len(fixed) > 2)
         numbers = [str(r.get(k, "")) for k in ("groups", "units")]
+        seconds = [str(r.get(k, "")) for k in ("trace_s", "infer_s", "verify_s")]
         worst = f"{r['error']:.0e}" if "error" in r else ""
-        cells = [r["name"], what.replace("|", "/"), *numbers, fixed, str(r.get("infer_s", "")), worst]
+        cells = [r["name"], _cut(what), *numbers, _cut(", ".join(most)), *seconds, worst]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _cut(text: str, length: int = 160) -> str:
+    """A cell of the table on one line, of limited length."""
+    text = text.replace("|", "/").replace("\n", " ")
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def main() -> None:
@@ -256,10 +303,13 @@ def main() -> None:
         options.threads,
         options.limit,
     )
-    listed = {a.name for f in FAMILIES.values() for a in f()}
-    records = [r for r in _read(options.log).values() if r["name"] in listed]
+    listed = {a.name: k for k, a in enumerate(a for f in FAMILIES.values() for a in f())}
+    known = _read(options.log)
+    records = sorted((r for n, r in known.items() if n in listed), key=lambda r: listed[r["name"]])
     options.out.write_text(
-        "# Coverage\n\nMade by `python tools/coverage.py`.\n\n"
+        "# Coverage\n\nMade by `python tools/coverage.py`, torch "
+        + f"{version('torch')}, timm {version('timm')}, transformers {version('transformers')}, torchvision "
+        + f"{version('torchvision')}. {len(records)} architectures.\n\n"
         + (__doc__ or "").split("\n\n")[-1]
         + "\n"
         + summary(records)

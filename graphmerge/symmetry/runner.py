@@ -146,7 +146,7 @@ class Runner:
         """Give all names of a tied tensor the value of the first."""
         return {n: state.get(self.graph.names.get(n, n), t) for n, t in state.items()}
 
-    def control(self, group: SymmetryGroup, seed: int, enough: float, run: bool = True) -> float:
+    def control(self, group: SymmetryGroup, seed: int, enough: float) -> float:
         """Change of the outputs when one side of the group moves alone; the first above ``enough``.
 
         A side is one tensor, or, where a tensor holds several sides of the group (queries and keys
@@ -155,24 +155,31 @@ class Runner:
         what is asked is whether a change of these weights would be seen.
 
         One pass backwards tells for all groups at once how the outputs start to change on the way to
-        each side moved; only what does not show there is run (``run``, or where there is no derivative).
+        each side moved; only what does not show there is run.
         """
-        transform = self.graph.random_transform(seed, [group.name])
-        names = dict.fromkeys(n for n, _ in group.members)
-        sides = [
-            (n, move(n, self.state[n]) - self.state[n])
-            for n in names
-            for move in (transform.apply_to, transform.apply_first)
-        ]
+        sides = self._sides(group, seed)
         shaken = [(n, change * self._signs(change)) for n, change in sides]
-        measures = [self._slope, self._moved] if run or not self._slopes else [self._slope]
         largest = 0.0
-        for measure in measures:
+        for measure in (self._slope, self._moved):
             for name, change in (*sides, *shaken):
                 largest = max(largest, measure(name, change))
                 if largest > enough:
                     return largest
         return largest
+
+    def alive(self, group: SymmetryGroup, seed: int) -> bool:
+        """Whether the outputs change at all, to first order, with some weight that the group moves."""
+        sides = [(self._slopes[n], change) for n, change in self._sides(group, seed) if n in self._slopes]
+        return not self._slopes or any(bool((slope * change).any()) for slope, change in sides)
+
+    def _sides(self, group: SymmetryGroup, seed: int) -> list[tuple[str, torch.Tensor]]:
+        """The change of each tensor when one side of the group moves."""
+        transform = self.graph.random_transform(seed, [group.name])
+        return [
+            (n, move(n, self.state[n]) - self.state[n])
+            for n in dict.fromkeys(n for n, _ in group.members)
+            for move in (transform.apply_to, transform.apply_first)
+        ]
 
     def _signs(self, like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=self.generator).to(like).sign()
