@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from graphmerge.axes.grid import Grid, dependences, join, split, unrouted
-from graphmerge.axes.text import Dim, parse
+from graphmerge.axes.reasons import reason
 from graphmerge.axes.units import ANY, FIXED, IntArray, Labels, Universe, Value, Whole
 
 
@@ -297,13 +297,6 @@ def _label_parameter(
         value.labels = _assemble(u, value.name, value.shape, tensor.dims, labels, size).labels
 
 
-def _reason(letter: str) -> str:
-    """Why a letter is fixed: rules name space x, y, k (kernel), h, w, z and numbered rows v."""
-    if letter == "v":
-        return "rows are named by number"
-    return "position in space" if letter[0] in "xykhwz" else "its positions are told apart"
-
-
 def _link(
     u: Universe, tensors: Sequence[Tensor], names: Sequence[str], size: dict[str, int], fixed: frozenset[str]
 ) -> None:
@@ -314,6 +307,6 @@ def _link(
             for letter in dim:
                 here = (name, axis)
                 if letter in fixed:
-                    u.fix(here, _reason(letter))
+                    u.fix(here, reason(u.where.op, letter))
                 elif not letter.isdigit() and size[letter] > 1:
                     u.link(first.setdefault(letter, here), here)

@@ -150,13 +150,12 @@ in particular), and the how manieth of these."""
 
 @dataclass
 class Universe:
-    """All units of one graph, with every statement made of them."""
+    """All units of one graph, with every statement made of them; ``cuts`` [mark] is where it was made."""
 
     count: int = 0
     ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     marks: list[IntArray] = field(default_factory=list)
-    conditions: list[tuple[IntArray, IntArray]] = field(default_factory=list)
-    sorted_by: dict[int, str] = field(default_factory=dict)
+    cuts: list[Where] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     pinned: list[tuple[Where, str]] = field(default_factory=list)
     probed: list[tuple[Where, str]] = field(default_factory=list)
@@ -202,7 +201,7 @@ class Universe:
         """State that ``units`` are singled out from all others."""
         if not isinstance(units, Whole):
             self.marks.append(np.unique(units))
-            self.mark_tags.append(self._tag())
+            self.cuts.append(self.where)
 
     def allow(self, units: Labels, while_free: IntArray) -> None:
         """State that ``units`` may move only as long as ``while_free`` may take any order."""

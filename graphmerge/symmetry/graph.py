@@ -16,12 +16,8 @@ from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where
 from graphmerge.errors import TraceError, UsageError, refusal
-from graphmerge.files import cached_program
-from graphmerge.progress import Progress, silent
-from graphmerge.symmetry.constraints import Node, constraint_graph, toward_reasons
-from graphmerge.symmetry.explain import explain_one, explain_two
-from graphmerge.symmetry.fixed import FixedAxis, fixed_axes, unread
-from graphmerge.symmetry.groups import Place, SymmetryGroup, moved_by, named_groups
+from graphmerge.symmetry.cuts import first_cut
+from graphmerge.symmetry.naming import distinct, own_names
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
@@ -126,7 +122,8 @@ class ModelGraph:
             reasons = [(n, v[1]) for v, n in nearest.items() if v[0] == "fixed"]
             if reasons:
                 return str(min(reasons)[1])
-        return "units of this dimension are singled out one by one"
+        cut = first_cut(self.structure, self.facts, name, dim)
+        return f"its units go separate ways ({cut})" if cut else "no other unit is used like them"
 
     def summary(self) -> str:
         """A table of groups, and of what stays fixed with the reasons counted."""
