@@ -17,12 +17,12 @@ def _for(reason: str, *operators: str) -> Mapping[str, str]:
 
 BY_OPERATOR: Mapping[str, str] = {
     **_for(
-        NUMBERED, "argmax", "argmin", "argsort", "gather", "index", "index_put", "index_select", "max", "median",
-        "min", "mode", "sort", "topk", "_unsafe_index", "_unsafe_index_put",
+        NUMBERED, "argmax", "argmin", "argsort", "gather", "index", "index_put", "index_select", "max",
+        "median", "min", "mode", "sort", "topk", "_unsafe_index", "_unsafe_index_put",
     ),
     **_for(
-        ORDERED, "cummax", "cummin", "cumprod", "cumsum", "logcumsumexp", "scaled_dot_product_attention", "tril",
-        "triu", "unfold",
+        ORDERED, "cummax", "cummin", "cumprod", "cumsum", "logcumsumexp", "scaled_dot_product_attention",
+        "tril", "triu", "unfold",
     ),
     **_for("positions become frequencies", "_fft_c2c", "_fft_c2r", "_fft_r2c"),
     **_for("real and imaginary part", "view_as_complex", "view_as_real"),

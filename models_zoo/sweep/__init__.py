@@ -7,6 +7,7 @@ no library imported, before it is asked for.
 from collections.abc import Callable, Iterator
 
 from models_zoo.architectures import ARCHITECTURES, Architecture
+from models_zoo.sweep.blocks import blocks
 from models_zoo.sweep.layers import layers
 from models_zoo.sweep.timm import timm
 from models_zoo.sweep.torchvision import torchvision
@@ -21,6 +22,7 @@ def reference() -> Iterator[Architecture]:
 FAMILIES: dict[str, Callable[[], Iterator[Architecture]]] = {
     "reference": reference,
     "layers": layers,
+    "blocks": blocks,
     "torchvision": torchvision,
     "timm": timm,
     "transformers": transformers,

@@ -22,7 +22,7 @@ DEPTHS: dict[str, int] = {
     **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_top_k", "moe_k", "top_k"), 2),
     **dict.fromkeys(("n_shared_experts", "first_k_dense_replace", "n_group", "topk_group", "mamba_n_groups", "n_groups"), 1),
     **dict.fromkeys(("num_kv_shared_layers", "num_nextn_predict_layers", "num_mtp_layers"), 0), "num_labels": 5, "num_frames": 4,
-    "num_self_attends_per_block": 2, "mm_tokens_per_image": 4, "context_size": 16,
+    "num_self_attends_per_block": 2, "mm_tokens_per_image": 4, "context_size": 16, "index_topk": 4,
 }  # fmt: skip
 """How many of the same there are."""
 
@@ -85,7 +85,7 @@ def shrink(
             changed[field.name] = small
         elif value is None and filled and field.name in filled:
             changed[field.name] = copy.deepcopy(filled[field.name])
-        elif value != field.default and field.default is not None and field.init:
+        elif value not in (None, field.default) and field.default is not None and field.init:
             changed[field.name] = copy.deepcopy(value)
     if sizes:
         _agree(own, changed)
