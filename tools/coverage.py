@@ -97,6 +97,7 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     import graphmerge as gm
     from graphmerge.symmetry.propagate import propagate
     from graphmerge.symmetry.structure import build
+    from graphmerge.trace.program import operators
 
     times = [time.perf_counter()]
     graph = gm.trace(model, args, kwargs)
@@ -117,6 +118,7 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
         "parameters": sum(p.numel() for p in model.parameters()),
         "groups": len(graph.groups), "units": sum(g.units for g in graph.groups),
         "frozen": len(graph.structure.frozen),
+        "operators": sorted(operators(graph.program)),
         "fixed": dict(fixed.most_common()), "unknown": sorted({reason for _, reason in graph.pinned}),
         "trace_s": round(traced - inferred, 2), "infer_s": inferred, "verify_s": verified,
         "error": result.max_error, "tolerance": result.tolerance,

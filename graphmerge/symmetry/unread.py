@@ -10,9 +10,10 @@ import torch
 from torch import fx
 
 from graphmerge.axes.units import Value, Whole
-from graphmerge.symmetry.propagate import Facts, op_name
+from graphmerge.symmetry.propagate import Facts
 from graphmerge.symmetry.structure import Structure
 from graphmerge.trace import Program
+from graphmerge.trace.program import op_name
 
 MOVERS = frozenset(
     f"aten.{op}"

@@ -50,7 +50,7 @@ class Denoiser(nn.Module):
         time = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
         wide = self.down(self.enter(x), time)
         h = self.halve(wide)
-        q, k, v = self.qkv(self.norm(h)).flatten(2).unflatten(1, (3, 5, 4)).unbind(1)
+        q, k, v = self.qkv(self.norm(h)).reshape(len(x), 3, 5, 4, -1).unbind(1)
         weights = torch.softmax(torch.einsum("bhcs,bhct->bhst", q, k) / 2, -1)
         h = h + self.mix(torch.einsum("bhst,bhct->bhcs", weights, v).flatten(1, 2).unflatten(2, h.shape[2:]))
         out: Tensor = self.leave(self.up(torch.cat([self.grow(h), wide], 1), time))
