@@ -156,6 +156,8 @@ class Universe:
     ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     marks: list[IntArray] = field(default_factory=list)
     cuts: list[Where] = field(default_factory=list)
+    conditions: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    sorted_by: dict[int, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
     pinned: list[tuple[Where, str]] = field(default_factory=list)
     probed: list[tuple[Where, str]] = field(default_factory=list)

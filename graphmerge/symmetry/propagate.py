@@ -139,12 +139,11 @@ class Reader:
         return inner.read(body, dict(zip(inputs, operands, strict=False)))
 
 
-def constant_value(name: str, t: torch.Tensor) -> Value:
-    """A tensor that is no parameter: fixed along every dimension on which it is not uniform."""
-    if t.device.type == "meta" or t.numel() == 0:
-        return fixed_value(name, tuple(t.shape))
-    uniform = [bool((t == t.narrow(k, 0, 1)).all()) for k in range(t.ndim)]
-    return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
+def _dtypes(node: fx.Node) -> list[torch.dtype]:
+    """The types of the tensors that a node returns."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    return [v.dtype for v in values if isinstance(v, torch.Tensor)]
 
 
 @dataclass(frozen=True)

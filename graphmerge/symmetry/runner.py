@@ -30,7 +30,6 @@ class Runner:
         if any(p.device.type == "meta" for p in model.parameters()):
             raise UsageError("the model has no weights (meta device): verify needs a model that runs")
         self.graph, self.model, self.dtype = graph, model, torch.float64
-        self.arithmetic = torch.float64
         self.generator = torch.Generator().manual_seed(seed)
         tensors = (model.named_parameters, model.named_buffers)
         own = {n: t.detach() for named in tensors for n, t in named(remove_duplicate=False)}
@@ -122,15 +121,12 @@ class Runner:
         return max((_change(a, b) for a, b in zip(self.reference, self.run(state), strict=True)), default=0.0)
 
     def unsteadiness(self) -> float:
-        """Change of the outputs when nothing changes; finds the arithmetic of the model on the way."""
-        with _Narrowest() as seen:
-            change = self.error(self.state)
-        self.arithmetic = seen.dtype
-        return change
+        """Change of the outputs when nothing changes."""
+        return self.error(self.state)
 
     def noise(self) -> float:
         """Change of the outputs when the weights change by one rounding step of the model's arithmetic."""
-        tiny = torch.finfo(self.arithmetic).eps
+        tiny = torch.finfo(self._narrowest()).eps
         worst = 0.0
         for _ in range(3):
             state = {
@@ -141,6 +137,16 @@ class Runner:
             }
             worst = max(worst, self.error(self._tie(state)))
         return worst
+
+    def _narrowest(self) -> torch.dtype:
+        """The narrowest floating type that the model computes in; with subgraphs it cannot be watched."""
+        targets = (n.target for n in self.graph.program.graph.graph.nodes)
+        if any(isinstance(t, torch._ops.HigherOrderOperator) for t in targets):
+            return torch.float32
+        seen = _Narrowest()
+        with seen:
+            self.run(self.state)
+        return seen.dtype
 
     def _tie(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Give all names of a tied tensor the value of the first."""

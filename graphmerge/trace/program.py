@@ -57,7 +57,7 @@ def operators(program: Program) -> set[str]:
     return {op_name(n.target) for g in graphs for n in g.nodes if isinstance(n.target, torch._ops.OpOverload)}
 
 
-def op_name(target: object) -> str:
+def op_name(target: Any) -> str:
     """``aten.linear`` for the overload ``aten::linear``."""
     if isinstance(target, torch._ops.OpOverload):
         return f"{target.namespace}.{target._schema.name.split('::')[1]}"

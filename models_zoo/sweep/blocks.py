@@ -52,7 +52,7 @@ class Denoiser(nn.Module):
         h = self.halve(wide)
         q, k, v = self.qkv(self.norm(h)).reshape(len(x), 3, 5, 4, -1).unbind(1)
         weights = torch.softmax(torch.einsum("bhcs,bhct->bhst", q, k) / 2, -1)
-        h = h + self.mix(torch.einsum("bhst,bhct->bhcs", weights, v).flatten(1, 2).unflatten(2, h.shape[2:]))
+        h = h + self.mix(torch.einsum("bhst,bhct->bhcs", weights, v).reshape(h.shape))
         out: Tensor = self.leave(self.up(torch.cat([self.grow(h), wide], 1), time))
         return out
 

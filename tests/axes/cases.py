@@ -11,7 +11,13 @@ from case import Case
 
 __all__ = ["CASES", "WITHOUT_CASE", "Case"]
 
-CASES = [*cases_contract.CASES, *cases_shape.CASES, *cases_other.CASES, *cases_spectrum.CASES]
+CASES = [
+    *cases_contract.CASES,
+    *cases_shape.CASES,
+    *cases_index.CASES,
+    *cases_other.CASES,
+    *cases_spectrum.CASES,
+]
 
 _RANDOM = "two runs differ"
 _EMPTY = "its values are not defined"

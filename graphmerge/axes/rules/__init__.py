@@ -1,5 +1,18 @@
 """Importing this package registers every rule."""
 
-from graphmerge.axes.rules import conv, linear, norm, pointwise, recurrent, reduce, shape, spectrum
+from graphmerge.axes.rules import (
+    conv,
+    index,
+    linear,
+    norm,
+    pointwise,
+    positions,
+    recurrent,
+    reduce,
+    shape,
+    spectrum,
+)
 
-__all__ = ["conv", "linear", "norm", "pointwise", "recurrent", "reduce", "shape", "spectrum"]
+__all__ = [
+    "conv", "index", "linear", "norm", "pointwise", "positions", "recurrent", "reduce", "shape", "spectrum",
+]  # fmt: skip
