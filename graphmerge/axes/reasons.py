@@ -25,6 +25,7 @@ BY_OPERATOR: Mapping[str, str] = {
         "tril", "triu", "unfold",
     ),
     **_for("positions become frequencies", "_fft_c2c", "_fft_c2r", "_fft_r2c"),
+    **_for("elements are written one after the other", "masked_scatter"),
     **_for("real and imaginary part", "view_as_complex", "view_as_real"),
     **_for(EXPERTS, "_grouped_mm"),
     "transformers.grouped_mm_fallback": EXPERTS,

@@ -188,7 +188,7 @@ class Runner:
         ]
 
     def _signs(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.randn(like.shape, generator=self.generator).to(like).sign()
+        return torch.randn(like.shape, generator=self.generator).sign().to(like)
 
     def _moved(self, name: str, change: torch.Tensor) -> float:
         return self.error(self._tie({**self.state, name: self.state[name] + change}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from graphmerge.errors import TraceError
-from graphmerge.progress import Progress, silent
+from graphmerge.errors import TraceError, listing, refusal
 from graphmerge.trace.program import Program, Tensor
 from graphmerge.trace.source import of_torch
 
@@ -76,13 +76,7 @@ def export_program(
     Raises TraceError with torch's reason and the source line where the model cannot be exported.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
-    return program_of(model, exported(model, args, kwargs, progress), (args, kwargs))
-
-
-def exported(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], progress: Progress = silent
-) -> ExportedProgram:
-    """What torch.export makes of the model, decomposed by the keep table."""
+    _require_real_weights(model)
     with quiet_eval(model):
         try:
             progress(f"exporting {type(model).__name__}")
@@ -92,6 +86,28 @@ def exported(
             return decomposed
         except Exception as error:
             raise _refusal(model, error) from error
+
+
+QUANTISED = r"torch\.ao\.nn\.(intrinsic\.)?quantized\b"
+"""Where torch's quantised modules are defined."""
+
+
+def _require_real_weights(model: nn.Module) -> None:
+    """Raise TraceError for weights that are complex, or packed by quantisation."""
+    packed = [n for n, m in model.named_modules() if re.match(QUANTISED, type(m).__module__)]
+    complex_ = [n for n, p in model.named_parameters() if p.is_complex()]
+    if packed or complex_:
+        later = "merge before quantising, then quantise the merged model"
+        parts = "hold real and imaginary part as two parameters (torch.complex joins them)"
+        raise TraceError(
+            refusal(
+                f"{type(model).__name__} has {'quantised modules' if packed else 'complex parameters'}.",
+                expected="parameters that are real floating-point tensors",
+                seen=listing(packed or complex_),
+                means="their average is no average of what they stand for",
+                fix=later if packed else parts,
+            )
+        )
 
 
 def _refusal(model: nn.Module, error: Exception) -> TraceError:

@@ -28,4 +28,20 @@ FAMILIES: dict[str, Callable[[], Iterator[Architecture]]] = {
     "transformers": transformers,
 }
 
-__all__ = ["FAMILIES", "Architecture"]
+FAST = (
+    "timm/convit/convit_tiny", "timm/cait/cait_xxs24_224", "timm/pit/pit_s_224",
+    "transformers/bamba/causal", "transformers/convbert/masked", "transformers/falcon_h1/causal",
+    "transformers/fnet/masked", "transformers/funnel/masked", "transformers/gemma3/causal",
+    "transformers/mpt/causal", "transformers/olmoe/causal", "transformers/wavlm/audio",
+    "transformers/xlnet/causal",
+)  # fmt: skip
+"""Networks of the libraries that every run of the tests sweeps, beside all layers and blocks."""
+
+
+def fast() -> Iterator[str]:
+    """The names of the part of the sweep that every run of the tests repeats."""
+    yield from (a.name for family in (layers, blocks) for a in family())
+    yield from FAST
+
+
+__all__ = ["FAMILIES", "FAST", "Architecture", "fast"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -224,6 +225,26 @@ def layers() -> Iterator[Architecture]:
     for mode in ("sum", "mean", "max"):
         yield Architecture(f"layers/embedding_bag_{mode}", partial(Bags, mode), _ids)
     yield Architecture("layers/transformer", EncoderDecoder, _pair)
+    yield Architecture("layers/quantised", _quantised, floats(3, 6), notes=REFUSED)
+    yield Architecture(
+        "layers/complex", _complex, lambda: ((torch.randn(3, 6, dtype=torch.complex64),), {}), notes=REFUSED
+    )
+
+
+REFUSED = "refused"
+"""The note of what cannot be merged and must be refused."""
+
+
+def _quantised() -> nn.Module:
+    quantize: Any = torch.ao.quantization.quantize_dynamic
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made: nn.Module = quantize(nn.Sequential(nn.Linear(6, 12), nn.Linear(12, 5)), {nn.Linear})
+    return made
+
+
+def _complex() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 12, dtype=torch.complex64), nn.Linear(12, 5, dtype=torch.complex64))
 
 
 def _ids() -> Inputs:

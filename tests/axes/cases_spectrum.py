@@ -1,10 +1,12 @@
-"""Calls of complex numbers, Fourier transforms, diagonals and distances."""
+"""Calls of complex numbers, Fourier transforms, diagonals, distances and masks."""
 
 from __future__ import annotations
 
 import torch
 from case import ATEN, SPACE, Case, t
 
+_rows = torch.tensor([[True, False, True], [False, True, False]])[..., None]
+TAKEN = "which are taken is data"
 PARTS = "real and imaginary part"
 _complex = torch.complex(t(3, 4, 5), t(3, 4, 5))
 
@@ -26,5 +28,11 @@ CASES = [
          because="too rare for a rule"),
     Case(ATEN._cdist_forward.default, (t(2, 3, 5), t(2, 4, 5), 2.0, None)),
     Case(ATEN._cdist_forward.default, (t(3, 5), t(4, 5), 1.0, None), note="of sums"),
+    Case(ATEN.masked_scatter.default, (t(2, 3, 5), _rows.expand(2, 3, 5), t(3, 5)),
+         fixed={"self": (0, 1), "source": (0,), "out0": (0, 1)}, because=TAKEN),
+    Case(ATEN.masked_scatter.default, (t(2, 3, 5), _rows, t(3, 5)), note="broadcast",
+         fixed={"self": (0, 1), "source": (0,), "out0": (0, 1)}, because=TAKEN),
+    Case(ATEN.masked_scatter.default, (t(2, 5), t(2, 5) > 0, t(3, 5)), note="elements",
+         fixed={"self": (0, 1), "source": (0, 1), "out0": (0, 1)}, because=TAKEN),
     Case(ATEN._euclidean_dist.default, (t(3, 5), t(4, 5))),
 ]  # fmt: skip

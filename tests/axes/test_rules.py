@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from torch._ops import OpOverload
 from graphmerge.axes import RULES, Call, Registry, Value
 from graphmerge.axes.units import ANY
 from graphmerge.symmetry.check import Fibres, check_call
+from models_zoo.architectures import ARCHITECTURES
+from models_zoo.sweep import fast
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -39,6 +43,15 @@ def test_every_exception_states_its_reason() -> None:
 def test_every_registered_operator_has_a_case_or_a_reason() -> None:
     covered = {c.name for c in CASES}
     assert set(RULES.names()) - covered - set(WITHOUT_CASE) == set()
+
+
+def test_a_rule_without_a_case_is_reached_by_a_network_that_the_tests_run() -> None:
+    """Unless it has no values to compare, being random or undefined."""
+    rows = json.loads((Path(__file__).parents[2] / "COVERAGE.json").read_text())
+    run = {*fast(), *ARCHITECTURES}
+    reached = {op for r in rows if r["name"] in run for op in r.get("operators", ())}
+    silent = {"two runs differ", "its values are not defined", "returns no tensor"}
+    assert {n for n, why in WITHOUT_CASE.items() if why not in silent} - reached == set()
 
 
 def test_no_reason_is_stale() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -80,3 +82,28 @@ def test_a_branch_on_data_is_refused_with_its_source_line() -> None:
     assert refusal.value.exit_code == 4
     assert "test_export.py" in str(refusal.value)
     assert "torch.cond" in str(refusal.value)
+
+
+def test_complex_parameters_are_refused_and_complex_buffers_are_not() -> None:
+    with pytest.raises(TraceError, match=r"(?s)complex parameters.*'weight', 'bias'.*torch.complex joins"):
+        export_program(nn.Linear(4, 3, dtype=torch.complex64), (torch.randn(2, 4, dtype=torch.complex64),))
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.turn = nn.Linear(4, 6), nn.Buffer(torch.randn(3, dtype=torch.complex64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pairs = torch.view_as_complex(self.linear(x).unflatten(-1, (3, 2)))
+            return torch.view_as_real(pairs * self.turn).flatten(-2)
+
+    assert export_program(Turned(), (torch.randn(2, 4),)).tensors
+
+
+def test_quantised_modules_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
+    with pytest.raises(TraceError, match=r"(?s)quantised modules.*'0'.*merge before quantising"):
+        export_program(quantised, (torch.randn(2, 4),))

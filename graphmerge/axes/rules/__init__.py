@@ -4,6 +4,7 @@ from graphmerge.axes.rules import (
     conv,
     index,
     linear,
+    masked,
     norm,
     pointwise,
     positions,
@@ -14,5 +15,6 @@ from graphmerge.axes.rules import (
 )
 
 __all__ = [
-    "conv", "index", "linear", "norm", "pointwise", "positions", "recurrent", "reduce", "shape", "spectrum",
+    "conv", "index", "linear", "masked", "norm", "pointwise", "positions", "recurrent", "reduce", "shape",
+    "spectrum",
 ]  # fmt: skip
