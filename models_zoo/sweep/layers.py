@@ -172,7 +172,7 @@ SEQUENCE: dict[str, Callable[[], nn.Module]] = {
     "attention_bias_kv": lambda: Attend(add_bias_kv=True),
     "attention_zero": lambda: Attend(add_zero_attn=True),
     "attention_kdim": lambda: Attend(kdim=10, vdim=10),
-    "transformer_decoder": lambda: nn.Sequential(nn.Linear(6, 16), nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, activation="gelu", bias=False), 2), nn.Linear(16, 5)),
+    "transformer_decoder": lambda: nn.Sequential(nn.Linear(6, 16), nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, activation="gelu", bias=False), 2, enable_nested_tensor=False), nn.Linear(16, 5)),
     "weight_norm": lambda: _normed(parametrizations.weight_norm),
     "spectral_norm": lambda: _normed(parametrizations.spectral_norm),
     "orthogonal": lambda: _normed(parametrizations.orthogonal),
