@@ -103,7 +103,7 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     graph = gm.trace(model, args, kwargs)
     times.append(time.perf_counter())
     facts = propagate(graph.program)
-    build(facts.universe, facts.parameters)
+    build(facts.universe, facts.parameters, facts.branches)
     times.append(time.perf_counter())
     result = gm.verify(graph, model)
     times.append(time.perf_counter())

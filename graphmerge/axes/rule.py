@@ -10,6 +10,7 @@ import numpy as np
 
 from graphmerge.axes.grid import Grid, dependences, join, split, unrouted
 from graphmerge.axes.reasons import reason
+from graphmerge.axes.text import Dim, parse
 from graphmerge.axes.units import ANY, FIXED, IntArray, Labels, Universe, Value, Whole
 
 

@@ -203,6 +203,7 @@ class Universe:
         """State that ``units`` are singled out from all others."""
         if not isinstance(units, Whole):
             self.marks.append(np.unique(units))
+            self.mark_tags.append(self._tag())
             self.cuts.append(self.where)
 
     def allow(self, units: Labels, while_free: IntArray) -> None:

@@ -11,7 +11,8 @@ from graphmerge.symmetry.structure import Structure
 
 def first_cut(structure: Structure, facts: Facts, name: str, dim: int) -> Where | None:
     """The first operator that singled out units of a parameter's dimension which no group moves."""
-    labels = (facts.parameters[name].labels or [])[dim:][:1]
+    own = facts.parameters.get(name)  # a stack of parallel branches is none of them
+    labels = (own.labels or [])[dim:][:1] if own else []
     if not labels or isinstance(labels[0], Whole):
         return None
     classes = np.unique(structure.classes[labels[0]])

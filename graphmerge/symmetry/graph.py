@@ -256,6 +256,6 @@ def trace(
             "  Without strict=True all that they touch is fixed and reported."
             " To do: state a rule for the operator (graphmerge.rule)."
         )
-    structure = build(facts.universe, facts.parameters)
+    structure = build(facts.universe, facts.parameters, facts.branches)
     structure = replace(structure, frozen=structure.frozen | unread(structure, program, facts))
     return ModelGraph(model, program, structure, facts, registry).freeze(freeze)

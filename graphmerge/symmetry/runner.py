@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphmerge.errors import UsageError, refusal
 from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
 from graphmerge.trace.export import ties
-from graphmerge.trace.run import call
+from graphmerge.trace.run import call, functional
 
 
 class Runner:
@@ -72,7 +72,7 @@ class Runner:
         Matrices get the scale at which a layer keeps the size of its input: at the small scale of
         some initialisations attention is uniform, and queries and keys could be anything.
         """
-        moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.labels}
+        moving = {alias for alias, name in self.graph.names.items() if name in self.graph.structure.tensors}
         found: dict[str, torch.Tensor] = {}
         for name, names in ties(own).items():
             t = _in(own[name], self.dtype)
@@ -108,12 +108,12 @@ class Runner:
             return type(example)(self._inputs(v) for v in example)
         return example
 
-    def run(self, state: Mapping[str, torch.Tensor], derivable: bool = False) -> list[torch.Tensor]:
+    def run(self, state: Mapping[str, torch.Tensor], differentiable: bool = False) -> list[torch.Tensor]:
         """All floating outputs of the model under a state dict."""
         own = {
             n: t.clone() if n in self.buffers else t for n, t in state.items()
         }  # a call may change buffers
-        out = call(self.model, own, self.args, self.kwargs, derivable)
+        out = (functional if differentiable else call)(self.model, own, self.args, self.kwargs)
         return [t for t in _tensors(out) if t.is_floating_point() or t.is_complex()]
 
     def error(self, state: Mapping[str, torch.Tensor]) -> float:
@@ -164,51 +164,51 @@ class Runner:
         each side moved; only what does not show there is run.
         """
         sides = self._sides(group, seed)
-        shaken = [(n, change * self._signs(change)) for n, change in sides]
+        shaken = [{n: change * self._signs(change) for n, change in side.items()} for side in sides]
         largest = 0.0
         for measure in (self._slope, self._moved):
-            for name, change in (*sides, *shaken):
-                largest = max(largest, measure(name, change))
+            for side in (*sides, *shaken):
+                largest = max(largest, measure(side))
                 if largest > enough:
                     return largest
         return largest
 
     def alive(self, group: SymmetryGroup, seed: int) -> bool:
         """Whether the outputs change at all, to first order, with some weight that the group moves."""
-        sides = [(self._slopes[n], change) for n, change in self._sides(group, seed) if n in self._slopes]
-        return not self._slopes or any(bool((slope * change).any()) for slope, change in sides)
+        changes = [(self._slopes.get(n), c) for side in self._sides(group, seed) for n, c in side.items()]
+        return not self._slopes or any(g is not None and bool((g * c).any()) for g, c in changes)
 
-    def _sides(self, group: SymmetryGroup, seed: int) -> list[tuple[str, torch.Tensor]]:
-        """The change of each tensor when one side of the group moves."""
+    def _sides(self, group: SymmetryGroup, seed: int) -> list[dict[str, torch.Tensor]]:
+        """The change of the tensors on each side of the group when that side moves."""
         transform = self.graph.random_transform(seed, [group.name])
         return [
-            (n, move(n, self.state[n]) - self.state[n])
-            for n in dict.fromkeys(n for n, _ in group.members)
-            for move in (transform.apply_to, transform.apply_first)
+            {n: t - self.state[n] for n, t in transform.side(name, self.state, first).items()}
+            for name in dict.fromkeys(n for n, _ in group.members)
+            for first in (False, True)
         ]
 
     def _signs(self, like: torch.Tensor) -> torch.Tensor:
         return torch.randn(like.shape, generator=self.generator).sign().to(like)
 
-    def _moved(self, name: str, change: torch.Tensor) -> float:
-        return self.error(self._tie({**self.state, name: self.state[name] + change}))
+    def _moved(self, side: Mapping[str, torch.Tensor]) -> float:
+        return self.error(self._tie(self.state | {n: self.state[n] + change for n, change in side.items()}))
 
-    def _slope(self, name: str, change: torch.Tensor) -> float:
-        """The effect of a change by the derivative: the outputs change at least so much, to first order."""
-        slope = self._slopes.get(name)
-        effect = (slope * change).sum().abs().item() if slope is not None else 0.0
+    def _slope(self, side: Mapping[str, torch.Tensor]) -> float:
+        """The effect of changes by the derivative: the outputs change at least so much, to first order."""
+        effects = [(self._slopes[n] * change).sum() for n, change in side.items() if n in self._slopes]
+        effect = float(torch.stack(effects).sum().abs()) if effects else 0.0
         return effect if math.isfinite(effect) else 0.0
 
     @cached_property
     def _slopes(self) -> Mapping[str, torch.Tensor]:
         """Derivative by every weight of the outputs' mean, each with a random sign and relative to the
         largest: no output changes by less than this mean does. Empty where the model has no derivative."""
-        names = [n for n in self.graph.structure.labels if n not in self.buffers]
+        names = [n for n in self.graph.structure.tensors if n not in self.buffers]
         leaves = {n: self.state[n].detach().requires_grad_() for n in names}
         state = {n: leaves.get(self.graph.names.get(n, n), t) for n, t in self.state.items()}
         try:
             with torch.enable_grad():
-                mean = self._signed_mean(self.run(state, derivable=True))
+                mean = self._signed_mean(self.run(state, differentiable=True))
             found = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
         except RuntimeError:  # an operator without a derivative: every control is run
             return {}

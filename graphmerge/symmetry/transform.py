@@ -46,8 +46,9 @@ class Transform:
         moved: dict[str, torch.Tensor] = type(state)() if hasattr(state, "_metadata") else {}  # type: ignore[assignment]
         stacked = self._stacked(state)
         for name, t in state.items():
-            sources = self._sources(self.names.get(name, ""))
-            moved[name] = reorder(t, sources) if sources else t
+            own = self.names.get(name, "")
+            sources = self._sources(own)
+            moved[name] = stacked[own] if own in stacked else reorder(t, sources) if sources else t
         if hasattr(state, "_metadata"):
             moved._metadata = state._metadata  # type: ignore[attr-defined]
         return moved

@@ -56,12 +56,15 @@ def split_batch(batch: Any) -> Inputs:
     return (tuple(x), {}) if isinstance(x, list | tuple) else ((x,), {})
 
 
-def call(
-    model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any], derivable: bool = False
-) -> Any:
-    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay as they are.
+def call(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What ``model`` returns in evaluation mode under ``state``; its own weights and mode stay the same."""
+    with quiet_eval(model):
+        return functional(model, state, args, kwargs)
 
-    ``derivable`` keeps what is needed to take derivatives by the tensors of ``state``.
+
+def functional(model: nn.Module, state: State, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What ``model`` returns under ``state`` in the mode that it is in; to be differentiated.
+
     Each parameter slot is replaced under one name: torch would restore a module that is registered
     under two names to the weights that were put in.
     """
@@ -71,8 +74,7 @@ def call(
         for name in (*module._parameters, *module._buffers)
     }
     given = {name: t for name, t in state.items() if name in slots}
-    with quiet_eval(model), torch.set_grad_enabled(derivable):
-        return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
+    return torch.func.functional_call(model, given, tuple(args), dict(kwargs), tie_weights=False)
 
 
 def tied(program: Program, state: State) -> dict[str, torch.Tensor]:

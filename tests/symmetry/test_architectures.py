@@ -46,7 +46,7 @@ def seconds_of_inference(graph: gm.ModelGraph) -> float:
     """From the traced graph to its groups."""
     start = time.perf_counter()
     facts = propagate(graph.program)
-    build(facts.universe, facts.parameters)
+    build(facts.universe, facts.parameters, facts.branches)
     return time.perf_counter() - start
 
 
