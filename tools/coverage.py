@@ -95,9 +95,9 @@ def examine(architecture: Any) -> Record:
 
 def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     import graphmerge as gm
+    from graphmerge.cli.data import operators
     from graphmerge.symmetry.propagate import propagate
     from graphmerge.symmetry.structure import build
-    from graphmerge.trace.program import operators
 
     times = [time.perf_counter()]
     graph = gm.trace(model, args, kwargs)
@@ -110,7 +110,7 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     traced, inferred, verified = (round(b - a, 2) for a, b in zip(times, times[1:], strict=False))
     fixed: Counter[str] = Counter()
     for f in graph.fixed:
-        fixed[_kind(f.reason)] += f.units
+        fixed[f.cause] += f.units
     seen = "unseen" if result.unobservable else "verified"
     return {
         "outcome": seen if result.passed else "failed",
@@ -118,16 +118,11 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
         "parameters": sum(p.numel() for p in model.parameters()),
         "groups": len(graph.groups), "units": sum(g.units for g in graph.groups),
         "frozen": len(graph.structure.frozen),
-        "operators": sorted(operators(graph.program)),
+        "operators": sorted(operators(graph.program.graph)),
         "fixed": dict(fixed.most_common()), "unknown": sorted({reason for _, reason in graph.pinned}),
         "trace_s": round(traced - inferred, 2), "infer_s": inferred, "verify_s": verified,
         "error": result.max_error, "tolerance": result.tolerance,
     }  # fmt: skip
-
-
-def _kind(reason: str) -> str:
-    """A reason without its place in the model."""
-    return re.sub(r" at [^()]*\)$", ")", reason.removeprefix("in part: "))
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from graphmerge.axes import Whole
 from graphmerge.symmetry.constraints import Node, way_to_reason
-from graphmerge.symmetry.groups import Place, members, named_groups
+from graphmerge.symmetry.cuts import first_cut
+from graphmerge.symmetry.groups import Place, named_groups
 from graphmerge.symmetry.propagate import Facts
 from graphmerge.symmetry.structure import Structure
 
 UNREAD = "no operator reads its units at these shapes"
 KEPT = "its group is kept in place"
-SINGLED_OUT = "units of this dimension are singled out one by one"
+APART = "its units go separate ways"
+UNLIKE = "no other unit is used like them"
 
 
 @dataclass(frozen=True)
@@ -34,37 +35,26 @@ class FixedAxis:
     cause: str
 
 
-def unread(structure: Structure, facts: Facts) -> frozenset[int]:
-    """Sorts that stand along one dimension of one parameter, and in no value that an operator returns.
-
-    They are the part of a table that a slice leaves out: at other shapes it may be read, and then
-    its order counts, so that not to see it move proves nothing.
-    """
-    seen = np.zeros(len(structure.classes), dtype=bool)
-    for v in facts.values.values():
-        for x in v.labels or ():
-            if not isinstance(x, Whole):
-                seen[x[x >= 0]] = True
-    read = set(structure.sort_of[structure.classes[seen]].tolist())
-    whole = replace(structure, frozen=frozenset())
-    return frozenset(k for k, places in members(whole).items() if len(places) == 1 and k not in read)
-
-
 def fixed_axes(
-    structure: Structure, facts: Facts, constraints: nx.Graph[Any], step: Mapping[Node, Node]
+    structure: Structure,
+    facts: Facts,
+    alone: frozenset[int],
+    constraints: nx.Graph[Any],
+    step: Mapping[Node, Node],
 ) -> Iterator[FixedAxis]:
     """Every parameter dimension, of more than one unit, that does not move (wholly).
 
-    ``step`` leads through ``constraints`` to the nearest reason (``toward_reasons``).
+    ``alone`` are the sorts that nobody reads, ``step`` leads through ``constraints`` to the nearest reason
+    (``toward_reasons``).
     """
     live = _live(structure)
-    kept = _kept(structure, unread(structure, facts))
+    kept = _kept(structure, alone)
     for place, (name, d) in structure.places.items():
         units = still(structure, live, (name, d)) if place[1] >= 0 else 0
         if units:
             way = way_to_reason(step, place)
-            known = (str(way[-1][1]), constraints.nodes[way[-1]]["cause"]) if way else (SINGLED_OUT,) * 2
-            reason, cause = kept.get(place, known)
+            known = (str(way[-1][1]), constraints.nodes[way[-1]]["cause"]) if way else None
+            reason, cause = kept.get(place) or known or _apart(structure, facts, place)
             part = "" if structure.labels[name][d] is None else "in part: "
             yield FixedAxis(*place, units, part + reason, cause)
 
@@ -78,6 +68,12 @@ def _kept(structure: Structure, alone: frozenset[int]) -> dict[Place, tuple[str,
         elif k in structure.frozen:
             found |= dict.fromkeys(group.members, (f"group {group.name} is kept in place", KEPT))
     return found
+
+
+def _apart(structure: Structure, facts: Facts, place: Place) -> tuple[str, str]:
+    """Reason and cause where no operator fixes a dimension: each of its units has a use of its own."""
+    cut = first_cut(structure, facts, *place)
+    return (f"{APART} ({cut})", APART) if cut else (UNLIKE, UNLIKE)
 
 
 def still(structure: Structure, live: np.ndarray, place: Place) -> int:

@@ -16,8 +16,12 @@ from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where
 from graphmerge.errors import TraceError, UsageError, refusal
-from graphmerge.symmetry.cuts import first_cut
-from graphmerge.symmetry.naming import distinct, own_names
+from graphmerge.files import cached_program
+from graphmerge.progress import Progress, silent
+from graphmerge.symmetry.constraints import Node, constraint_graph, toward_reasons
+from graphmerge.symmetry.explain import explain_one, explain_two
+from graphmerge.symmetry.fixed import FixedAxis, fixed_axes
+from graphmerge.symmetry.groups import Place, SymmetryGroup, moved_by, named_groups
 from graphmerge.symmetry.propagate import Facts, propagate
 from graphmerge.symmetry.structure import Structure, build, random_inner
 from graphmerge.symmetry.transform import Transform, identity
@@ -101,29 +105,17 @@ class ModelGraph:
     @cached_property
     def fixed(self) -> tuple[FixedAxis, ...]:
         """Every parameter dimension, of more than one unit, that does not move (wholly), and why."""
-        return tuple(fixed_axes(self.structure, self.facts, self.constraints, self.toward_reasons))
+        alone = unread(self.structure, self.program, self.facts)
+        return tuple(fixed_axes(self.structure, self.facts, alone, self.constraints, self.toward_reasons))
 
     @cached_property
     def sources(self) -> dict[str, SourceLine]:
         """The line of the model's code that made each node of the traced graph."""
         return source_lines(self.program.graph)
 
-    @cached_property
-    def _unread(self) -> frozenset[int]:
-        return unread(self.structure, self.program, self.facts)
-
-    def _reason(self, name: str, dim: int) -> str:
-        place = (name, dim)
-        classes = self.structure.labels[name][dim]
-        if classes is not None and self._unread & set(self.structure.sort_of[classes].ravel().tolist()):
-            return "no operator reads its units at these shapes"
-        if place in self.constraints:
-            nearest = nx.single_source_shortest_path_length(self.constraints, place)
-            reasons = [(n, v[1]) for v, n in nearest.items() if v[0] == "fixed"]
-            if reasons:
-                return str(min(reasons)[1])
-        cut = first_cut(self.structure, self.facts, name, dim)
-        return f"its units go separate ways ({cut})" if cut else "no other unit is used like them"
+    def source(self, where: Where) -> SourceLine | None:
+        """The line of the model's code that states a fact, where it is known."""
+        return self.sources.get(_ENTERED.sub("/", where.node))
 
     def summary(self) -> str:
         """A table of groups, and of what stays fixed with the reasons counted."""
@@ -211,19 +203,6 @@ class ModelGraph:
         return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
 
 
-def _members(structure: Structure) -> dict[int, tuple[Place, ...]]:
-    """For each atom the parameter dimensions that it moves, itself or through what follows it."""
-    above = [structure.ancestors(k) for k in range(len(structure.sorts))]
-    members: dict[int, list[Place]] = {k: [] for k in structure.atoms}
-    for name, dims in structure.labels.items():
-        for d, classes in enumerate(dims):
-            present = np.unique(structure.sort_of[classes]).tolist() if classes is not None else []
-            moved_by: set[int] = set().union(*(above[i] for i in present if i >= 0))
-            for k in moved_by & members.keys():
-                members[k].append((name, d))
-    return {k: tuple(v) for k, v in members.items()}
-
-
 def trace(
     model: nn.Module,
     args: Sequence[Any],
@@ -256,6 +235,16 @@ def trace(
             "  Without strict=True all that they touch is fixed and reported."
             " To do: state a rule for the operator (graphmerge.rule)."
         )
+    return graph.freeze(freeze)
+
+
+def infer(
+    model: nn.Module, program: Program, registry: Registry = RULES, progress: Progress = silent
+) -> ModelGraph:
+    """The symmetries of a traced model."""
+    progress(f"reading {len(program.graph.graph.nodes)} operators")
+    facts = propagate(program, registry)
+    progress(f"solving {len(facts.universe.ties)} ties of {facts.universe.count} units")
     structure = build(facts.universe, facts.parameters, facts.branches)
     structure = replace(structure, frozen=structure.frozen | unread(structure, program, facts))
-    return ModelGraph(model, program, structure, facts, registry).freeze(freeze)
+    return ModelGraph(model, program, structure, facts, registry)

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphmerge.errors import UsageError, refusal
-from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+from graphmerge.symmetry.graph import ModelGraph
+from graphmerge.symmetry.groups import SymmetryGroup
 from graphmerge.trace.export import ties
 from graphmerge.trace.run import call, functional
 
@@ -183,7 +184,7 @@ class Runner:
         transform = self.graph.random_transform(seed, [group.name])
         return [
             {n: t - self.state[n] for n, t in transform.side(name, self.state, first).items()}
-            for name in dict.fromkeys(n for n, _ in group.members)
+            for name in dict.fromkeys(self.graph.structure.stands_in(n) for n, _ in group.members)
             for first in (False, True)
         ]
 

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from graphmerge.axes.units import Value, Whole
+from graphmerge.symmetry.groups import members
 from graphmerge.symmetry.propagate import Facts
 from graphmerge.symmetry.structure import Structure
 from graphmerge.trace import Program
@@ -54,7 +55,7 @@ def unread(structure: Structure, program: Program, facts: Facts) -> frozenset[in
     sorts = {name: _sorts(structure, v) for name, v in values.items()}
     found: set[int] = set().union(*(_read(node, sorts) for node in program.graph.graph.nodes))
     read: set[int] = set().union(*(structure.ancestors(k) for k in found))
-    return frozenset(k for k, n in _places(structure).items() if n == 1 and k not in read)
+    return frozenset(k for k, places in members(structure).items() if len(places) == 1 and k not in read)
 
 
 def _sorts(structure: Structure, value: Value) -> set[int]:
@@ -75,15 +76,3 @@ def _read(node: fx.Node, sorts: Mapping[str, set[int]]) -> set[int]:
     taken: set[int] = set().union(*(sorts.get(n.name, set()) for n in given))
     by_element = overload and (torch.Tag.pointwise in overload.tags or name in BY_ELEMENT)
     return taken - sorts.get(node.name, set()) if by_element else taken
-
-
-def _places(structure: Structure) -> dict[int, int]:
-    """For each atom how many parameter dimensions it stands along, itself or through what follows it."""
-    above = [structure.ancestors(k) for k in range(len(structure.sorts))]
-    count = dict.fromkeys(structure.atoms, 0)
-    for classes in (x for dims in structure.labels.values() for x in dims if x is not None):
-        present = np.unique(structure.sort_of[classes]).tolist()
-        moved_by: set[int] = set().union(*(above[k] for k in present if k >= 0))
-        for k in moved_by & count.keys():
-            count[k] += 1
-    return count

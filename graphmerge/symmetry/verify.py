@@ -18,7 +18,8 @@ from torch import nn
 
 from graphmerge.errors import GateError, UsageError, listing, refusal
 from graphmerge.progress import Progress, silent
-from graphmerge.symmetry.graph import ModelGraph, SymmetryGroup
+from graphmerge.symmetry.graph import ModelGraph
+from graphmerge.symmetry.groups import SymmetryGroup
 from graphmerge.symmetry.runner import Runner
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.program import module_path

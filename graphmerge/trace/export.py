@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from graphmerge.errors import TraceError, listing, refusal
+from graphmerge.progress import Progress, silent
 from graphmerge.trace.program import Program, Tensor
 from graphmerge.trace.source import of_torch
 
@@ -76,6 +77,13 @@ def export_program(
     Raises TraceError with torch's reason and the source line where the model cannot be exported.
     """
     args, kwargs = tuple(args), dict(kwargs or {})
+    return program_of(model, exported(model, args, kwargs, progress), (args, kwargs))
+
+
+def exported(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], progress: Progress = silent
+) -> ExportedProgram:
+    """What torch.export makes of the model, decomposed by the keep table."""
     _require_real_weights(model)
     with quiet_eval(model):
         try:

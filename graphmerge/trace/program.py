@@ -51,12 +51,6 @@ def module_path(node: fx.Node) -> str:
     return paths[-1].removeprefix("L['self'].").removeprefix("L['self']") if paths else ""
 
 
-def operators(program: Program) -> set[str]:
-    """The names of all operators of a graph and of its subgraphs, such as ``aten.linear``."""
-    graphs = [m.graph for m in program.graph.modules() if isinstance(m, fx.GraphModule)]
-    return {op_name(n.target) for g in graphs for n in g.nodes if isinstance(n.target, torch._ops.OpOverload)}
-
-
 def op_name(target: Any) -> str:
     """``aten.linear`` for the overload ``aten::linear``."""
     if isinstance(target, torch._ops.OpOverload):

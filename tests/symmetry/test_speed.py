@@ -13,11 +13,11 @@ from torch import nn
 
 from graphmerge.axes import RULES
 from graphmerge.cli.picture import draw
-from graphmerge.symmetry.fixed import unread
 from graphmerge.symmetry.graph import ModelGraph
 from graphmerge.symmetry.modules import module_tree
 from graphmerge.symmetry.propagate import propagate
 from graphmerge.symmetry.structure import build
+from graphmerge.symmetry.unread import unread
 from graphmerge.trace import export_program
 
 WIDTH = 16
@@ -75,7 +75,7 @@ def work_of(made: tuple[nn.Module, torch.Tensor]) -> dict[str, int]:
 
     step("facts", lambda: propagate(program))
     step("structure", lambda: build(kept["facts"].universe, kept["facts"].parameters, kept["facts"].branches))
-    step("unread", lambda: unread(kept["structure"], kept["facts"]))
+    step("unread", lambda: unread(kept["structure"], program, kept["facts"]))
     graph = ModelGraph(model, program, kept["structure"], kept["facts"], RULES)
     step("groups", lambda: graph.groups)
     step("fixed", lambda: graph.fixed)
