@@ -19,6 +19,9 @@ PER_MODULE = 2
 SIZES = (64, 96, 128, 160, 192, 224, 256, 320)
 """Images to try, the smallest first: the graph is the same at any size."""
 
+LARGER = {"csatv2": 128, "efficientvit": 128, "mobilevit": 128}
+"""Families whose last stage would have a single position: attention over one shows nothing."""
+
 DEPTH = 2
 """Blocks, where a model lets one say how many alike there are."""
 
@@ -54,7 +57,8 @@ def _fitting(name: str) -> tuple[dict[str, Any], tuple[int, ...]]:
     """
     settings = _library().get_pretrained_cfg(name, allow_unregistered=True)
     made_for: tuple[int, ...] = settings.input_size if settings else (3, 224, 224)
-    for size in SIZES:
+    least = max((n for part, n in LARGER.items() if name.startswith(part)), default=0)
+    for size in (n for n in SIZES if n >= least):
         shape = (made_for[0], size, size)
         for options in ({"img_size": size, "depth": DEPTH}, {"img_size": size}, {"depth": DEPTH}, {}):
             if size < made_for[-1] and _runs(name, options, shape):

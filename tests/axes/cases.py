@@ -22,6 +22,7 @@ CASES = [
 _RANDOM = "two runs differ"
 _EMPTY = "its values are not defined"
 _CHECK = "returns no tensor"
+_NARROW = "has no kernel for float64; it is the rule of transformers.grouped_mm_fallback"
 
 WITHOUT_CASE = {
     "aten._assert_async": _CHECK,
@@ -41,7 +42,7 @@ WITHOUT_CASE = {
     "aten.empty_strided": _EMPTY,
     "aten.new_empty": _EMPTY,
     "aten.new_empty_strided": _EMPTY,
-    "aten._grouped_mm": "has no kernel for float64",
+    "aten._grouped_mm": _NARROW,
     "transformers.grouped_mm_fallback": "exists only beside transformers; the same rule",
 }
 """Registered operators without a case, and why."""

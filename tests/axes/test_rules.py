@@ -46,12 +46,12 @@ def test_every_registered_operator_has_a_case_or_a_reason() -> None:
 
 
 def test_a_rule_without_a_case_is_reached_by_a_network_that_the_tests_run() -> None:
-    """Unless it has no values to compare, being random or undefined."""
+    """Unless it has no values to compare, being random or undefined, or is the rule of another operator."""
     rows = json.loads((Path(__file__).parents[2] / "COVERAGE.json").read_text())
     run = {*fast(), *ARCHITECTURES}
     reached = {op for r in rows if r["name"] in run for op in r.get("operators", ())}
-    silent = {"two runs differ", "its values are not defined", "returns no tensor"}
-    assert {n for n, why in WITHOUT_CASE.items() if why not in silent} - reached == set()
+    silent = ("two runs differ", "its values are not defined", "returns no tensor", "has no kernel")
+    assert {n for n, why in WITHOUT_CASE.items() if not why.startswith(silent)} - reached == set()
 
 
 def test_no_reason_is_stale() -> None:
