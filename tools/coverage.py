@@ -96,8 +96,8 @@ def examine(architecture: Any) -> Record:
 def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     import graphmerge as gm
     from graphmerge.cli.data import operators
+    from graphmerge.symmetry.build import build
     from graphmerge.symmetry.propagate import propagate
-    from graphmerge.symmetry.structure import build
 
     times = [time.perf_counter()]
     graph = gm.trace(model, args, kwargs)

@@ -8,7 +8,7 @@ is composed of the functions here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -269,9 +269,7 @@ def _concat_own(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis
         arrays.append(u.new(tuple(shape)) if isinstance(x, Whole) else np.broadcast_to(x, shape))
         if x is FIXED:
             u.tie(arrays[-1], FIXED, axis)
-    shared = [
-        _repeats(x, axis) or any(np.intersect1d(x, y).size for y in arrays if y is not x) for x in arrays
-    ]
+    shared = [_repeats(x, axis) or _meets(x, arrays) for x in arrays]
     for u.part, x in enumerate(arrays):
         if shared[u.part]:
             arrays[u.part] = _part(u, x, axis)
@@ -285,6 +283,10 @@ def _common_shape(arrays: Sequence[IntArray], axis: int, rank: int) -> list[int]
     return list(
         np.broadcast_shapes((1,) * rank, *((*x.shape[:axis], 1, *x.shape[axis + 1 :]) for x in arrays))
     )
+
+
+def _meets(labels: IntArray, others: Sequence[IntArray]) -> bool:
+    return any(np.intersect1d(labels, x).size for x in others if x is not labels)
 
 
 def _repeats(labels: IntArray, axis: int) -> bool:
@@ -318,34 +320,3 @@ def _stack(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int
         shape[axis] = n
         rows.append(np.broadcast_to(arrays[0].take([0], axis) if isinstance(x, Whole) else x, shape))
     return np.concatenate(rows, axis)
-
-
-def unrouted(u: Universe, grid: Grid, axes: Iterable[int]) -> Grid:
-    """The grid with one order for all choices of routing along ``axes``."""
-    labels = list(grid.labels)
-    for k, x in enumerate(labels):
-        if not isinstance(x, Whole) and dependences(x, k) & set(axes):
-            shape = [1] * grid.rank
-            shape[k] = grid.shape[k]
-            labels[k] = u.new(tuple(shape))
-            u.tie(x, labels[k], k)
-    return Grid(grid.shape, tuple(labels))
-
-
-def route(u: Universe, grid: Grid, axis: int, size: int, onto: Labels = FIXED) -> Grid | None:
-    """Positions of ``axis`` picked by an index tensor of ``size`` elements that is not known.
-
-    Every position is shown in turn, so that no choice goes unseen; None where there is no room.
-    ``onto`` labels the positions that the index names; the picked dimension itself is left FIXED.
-    """
-    if size < grid.shape[axis]:
-        return None
-    if not isinstance(onto, Whole):
-        onto = onto.reshape([-1 if k == axis else 1 for k in range(grid.rank)])
-    u.tie(grid.labels[axis], onto, axis)
-    index = np.arange(size) % grid.shape[axis]
-    labels = [
-        FIXED if k == axis else x if isinstance(x, Whole) or x.shape[axis] == 1 else np.take(x, index, axis)
-        for k, x in enumerate(grid.labels)
-    ]
-    return Grid((*grid.shape[:axis], size, *grid.shape[axis + 1 :]), tuple(labels))

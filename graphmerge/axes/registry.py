@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from graphmerge.axes.grid import Grid, unrouted
+from graphmerge.axes.grid import Grid
+from graphmerge.axes.routing import unrouted
 from graphmerge.axes.rule import relate
 from graphmerge.axes.units import ANY, FIXED, Labels, Positions, Universe, Value, Whole, fixed_value
 

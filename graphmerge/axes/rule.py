@@ -8,8 +8,9 @@ from math import prod
 
 import numpy as np
 
-from graphmerge.axes.grid import Grid, dependences, join, split, unrouted
+from graphmerge.axes.grid import Grid, dependences, join, split
 from graphmerge.axes.reasons import reason
+from graphmerge.axes.routing import unrouted
 from graphmerge.axes.text import Dim, parse
 from graphmerge.axes.units import ANY, FIXED, IntArray, Labels, Universe, Value, Whole
 

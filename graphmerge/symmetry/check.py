@@ -20,7 +20,8 @@ from torch._ops import OpOverload
 
 from graphmerge.axes import ANY, RULES, Call, Registry, Universe, Value, constant_value
 from graphmerge.axes.units import IntArray, Labels
-from graphmerge.symmetry.structure import Structure, build, random_inner, reorder
+from graphmerge.symmetry.build import build
+from graphmerge.symmetry.structure import Structure, random_inner, reorder
 from graphmerge.trace.program import op_name
 
 TOLERANCE = 1e-9

@@ -18,12 +18,13 @@ from graphmerge.axes import RULES, Registry, Where
 from graphmerge.errors import TraceError, UsageError, refusal
 from graphmerge.files import cached_program
 from graphmerge.progress import Progress, silent
+from graphmerge.symmetry.build import build
 from graphmerge.symmetry.constraints import Node, constraint_graph, toward_reasons
 from graphmerge.symmetry.explain import explain_one, explain_two
 from graphmerge.symmetry.fixed import FixedAxis, fixed_axes
 from graphmerge.symmetry.groups import Place, SymmetryGroup, moved_by, named_groups
 from graphmerge.symmetry.propagate import Facts, propagate
-from graphmerge.symmetry.structure import Structure, build, random_inner
+from graphmerge.symmetry.structure import Structure, random_inner
 from graphmerge.symmetry.transform import Transform, identity
 from graphmerge.symmetry.unread import unread
 from graphmerge.trace import Program, export_program

@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from graphmerge.axes.units import IntArray, Universe, Value, Whole
+from graphmerge.axes.units import IntArray, Value, Whole
 from graphmerge.symmetry.branches import Branches
-from graphmerge.symmetry.solve import Sort, solve, stated_classes
-from graphmerge.symmetry.stacks import Stacks, stack, stack_name, stacked
+from graphmerge.symmetry.solve import Sort
+from graphmerge.symmetry.stacks import stack_name, stacked
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Structure:
         inside = {n for row in stacks.values() for n in row}
         found = {n: v for n, v in values.items() if n not in inside}
         found |= {n: stacked(n, [values[m] for m in row], heads[row]) for n, row in stacks.items()}
-        arrays = {n: _classes(self.classes, v, n in stacks) for n, v in found.items()}
-        seats = {n: _at(self.unit_seats, v, arrays[n]) for n, v in found.items()}
+        arrays = {n: classes_along(self.classes, v, n in stacks) for n, v in found.items()}
+        seats = {n: at_positions(self.unit_seats, v, arrays[n]) for n, v in found.items()}
         labels = {
             n: tuple(x if x is not None and (self.sort_of[x] >= 0).any() else None for x in dims)
             for n, dims in arrays.items()
@@ -221,13 +221,6 @@ def _find_columns(table: IntArray, wanted: IntArray) -> IntArray | None:
     return order[place]
 
 
-def apply(
-    state: Mapping[str, torch.Tensor], sources: Mapping[str, Mapping[int, IntArray]]
-) -> dict[str, torch.Tensor]:
-    """Move the positions of every tensor; those without sources are returned as they are."""
-    return {name: reorder(t, sources[name]) if sources.get(name) else t for name, t in state.items()}
-
-
 def reorder(t: torch.Tensor, sources: Mapping[int, IntArray]) -> torch.Tensor:
     """``t`` filled position by position from ``sources`` (dimension -> positions, broadcasting)."""
     if all(max(s.shape) == s.size for s in sources.values()):
@@ -258,54 +251,9 @@ def random_inner(
     return inner
 
 
-def build(u: Universe, parameters: Mapping[str, Value], branches: Sequence[Branches] = ()) -> Structure:
-    """Solve the facts of ``u`` for the symmetries of ``parameters``, those of parallel branches stacked."""
-    if not branches:
-        return _build(u, Stacks(parameters, {}, (), (), lambda tag: tag))
-    stacks = stack(u, parameters, branches, stated_classes(u))
-    structure = _build(u, stacks)
-    moving = [bool((structure.sort_of[structure.classes[heads]] >= 0).any()) for heads in stacks.heads]
-    if all(moving):
-        return structure
-    return build(u, parameters, [s for s, live in zip(stacks.sets, moving, strict=True) if live])
-
-
-def _own_marks(parameters: Mapping[str, Value]) -> list[IntArray]:
-    """The units of each dimension of each parameter: none may take the place of one elsewhere."""
-    return [np.unique(x) for v in parameters.values() for x in v.labels or () if not isinstance(x, Whole)]
-
-
-def _build(u: Universe, stacks: Stacks) -> Structure:
-    parameters = stacks.values
-    solution = solve(u, _own_marks(parameters), stacks.alike)
-    labels = {n: _classes(solution.classes, v, n in stacks.members) for n, v in parameters.items()}
-    shapes = {n: v.shape for n, v in parameters.items()}
-    sorts, branches = solution.sorts, tuple(zip(stacks.sets, stacks.heads, strict=True))
-    seats = {n: _at(solution.seats, v, labels[n]) for n, v in parameters.items()}
-    whole = Structure(
-        sorts, solution.sort_of, labels, shapes, frozenset(), solution.classes, seats, solution.seats,
-        stacks.members, branches,
-    )  # fmt: skip
-    return _prune(_without_still(_freeze_irregular(whole)))
-
-
-def _without_still(structure: Structure) -> Structure:
-    """Take the labels off dimensions along which nothing ever moves.
-
-    Their units follow those of another dimension of the same tensor, each row to the same place in
-    another row: the kernel positions of each channel, where every channel may have its own.
-    """
-    phi = structure.extend(random_inner(structure, np.random.default_rng(0)))
-    labels = dict(structure.labels)
-    for name, dims in labels.items():
-        fibred = [d for d, x in enumerate(dims) if x is not None and x.size > x.shape[d]]
-        sources = structure.sources(name, phi) if fibred else {}
-        still = {d for d in fibred if d not in sources or (np.diff(sources[d], axis=d) == 1).all()}
-        labels[name] = tuple(None if d in still else x for d, x in enumerate(dims))
-    return replace(structure, labels=labels)
-
-
-def _at(of_unit: IntArray, value: Value, like: Sequence[IntArray | None]) -> tuple[IntArray | None, ...]:
+def at_positions(
+    of_unit: IntArray, value: Value, like: Sequence[IntArray | None]
+) -> tuple[IntArray | None, ...]:
     """What ``of_unit`` says of the unit at each position, in the shapes of ``like``."""
     return tuple(
         None if isinstance(x, Whole) or y is None else of_unit[x][: len(y)]
@@ -313,44 +261,10 @@ def _at(of_unit: IntArray, value: Value, like: Sequence[IntArray | None]) -> tup
     )
 
 
-def _classes(of_unit: IntArray, value: Value, is_stack: bool) -> tuple[IntArray | None, ...]:
+def classes_along(of_unit: IntArray, value: Value, is_stack: bool) -> tuple[IntArray | None, ...]:
     """Classes along each dimension; in a stack, what all branches share does not depend on the branch."""
     arrays = [None if isinstance(x, Whole) else of_unit[x] for x in value.labels or ()]
     return tuple(
         x[:1] if x is not None and is_stack and d > 0 and bool((x == x[:1]).all()) else x
         for d, x in enumerate(arrays)
     )
-
-
-def _prune(whole: Structure) -> Structure:
-    """Keep the sorts that parameters bear, and those that they project to."""
-    borne = [np.unique(whole.sort_of[y]) for x in whole.labels.values() for y in x if y is not None]
-    todo = {int(k) for found in borne for k in found if k >= 0}
-    kept = sorted(set().union(*(whole.ancestors(k) for k in todo)))
-    number = {k: i for i, k in enumerate(kept)}
-    sorts = [whole.sorts[k] for k in kept]
-    table = np.array([number.get(k, -1) for k in range(len(whole.sorts))] + [-1], dtype=np.int64)
-    sort_of = table[whole.sort_of]
-    return replace(
-        whole,
-        sorts=tuple(replace(s, parents=tuple(number[p] for p in s.parents)) for s in sorts),
-        sort_of=sort_of,
-        labels={
-            n: tuple(y if y is not None and (sort_of[y] >= 0).any() else None for y in x)
-            for n, x in whole.labels.items()
-        },
-        frozen=frozenset(number[k] for k in whole.frozen if k in number),
-    )
-
-
-def _freeze_irregular(structure: Structure) -> Structure:
-    """Freeze the atoms above any sort that does not follow a random symmetry."""
-    rng = np.random.default_rng(0)
-    while True:
-        try:
-            structure.extend(random_inner(structure, rng))
-        except IrregularError as error:
-            above = frozenset(structure.ancestors(error.sort)) & frozenset(structure.atoms)
-            structure = replace(structure, frozen=structure.frozen | above)
-        else:
-            return structure

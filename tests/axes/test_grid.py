@@ -24,7 +24,8 @@ from graphmerge.axes.grid import (
     take,
 )
 from graphmerge.axes.units import Labels, Whole
-from graphmerge.symmetry.structure import Structure, build, random_inner, reorder
+from graphmerge.symmetry.build import build
+from graphmerge.symmetry.structure import Structure, random_inner, reorder
 
 
 def free(u: Universe, shape: tuple[int, ...]) -> Grid:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import graphmerge as gm
+from graphmerge.symmetry.build import build
 from graphmerge.symmetry.propagate import propagate
-from graphmerge.symmetry.structure import build
 from models_zoo.architectures import ARCHITECTURES, Architecture
 
 LARGE = {

@@ -12,7 +12,8 @@ import torch
 from graphmerge.axes import ANY, FIXED, Universe, Value
 from graphmerge.axes.grid import Grid, concat, expand, insert_dims, join, pick_dims, regroup, split, take
 from graphmerge.axes.units import IntArray, Labels
-from graphmerge.symmetry.structure import Structure, build, random_inner, reorder
+from graphmerge.symmetry.build import build
+from graphmerge.symmetry.structure import Structure, random_inner, reorder
 
 
 @dataclass

@@ -13,10 +13,10 @@ from torch import nn
 
 from graphmerge.axes import RULES
 from graphmerge.cli.picture import draw
+from graphmerge.symmetry.build import build
 from graphmerge.symmetry.graph import ModelGraph
 from graphmerge.symmetry.modules import module_tree
 from graphmerge.symmetry.propagate import propagate
-from graphmerge.symmetry.structure import build
 from graphmerge.symmetry.unread import unread
 from graphmerge.trace import export_program
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphmerge.axes.grid import Grid, dependences, route
+from graphmerge.axes.grid import Grid, dependences
 from graphmerge.axes.registry import RULES, Call
+from graphmerge.axes.routing import route
 from graphmerge.axes.units import ANY, FIXED, Labels, Positions, Value, Whole
 
 _LETTERS = "abcdefgh"
