@@ -15,7 +15,7 @@ from models_zoo.architectures import ARCHITECTURES
 KINDS = (
     "vgg_flatten", "lstm_projected", "gru_stacked_bidirectional", "multihead_attention", "groupnorm_resnet",
     "pixel_shuffle", "tied_autoencoder", "separable_convolutions", "grouped_convolutions", "unknown_operator",
-    "grouped_query_attention_by_three", "shufflenet_v2_x0_5", "vit_b_16_small", "llama", "mixtral_batched",
+    "grouped_query_attention_by_three", "vit_b_16_small", "mixtral_batched",
 )  # fmt: skip
 """One of every kind: positions that share a unit, blocks, both sides of one tensor, stacked experts."""
 
