@@ -99,14 +99,14 @@ def _examine(model: Any, args: Any, kwargs: Any) -> Record:
     from graphmerge.symmetry.build import build
     from graphmerge.symmetry.propagate import propagate
 
-    times = [time.perf_counter()]
+    times = [time.process_time()]
     graph = gm.trace(model, args, kwargs)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     facts = propagate(graph.program)
     build(facts.universe, facts.parameters, facts.branches)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     result = gm.verify(graph, model)
-    times.append(time.perf_counter())
+    times.append(time.process_time())
     traced, inferred, verified = (round(b - a, 2) for a, b in zip(times, times[1:], strict=False))
     fixed: Counter[str] = Counter()
     for f in graph.fixed:
@@ -243,7 +243,8 @@ def _rows(records: list[Record]) -> str:
     )
     lines = [
         "## Every architecture", "",
-        "Units that stay are given with the two commonest reasons; COVERAGE.json has all of them.", "",
+        "Units that stay are given with the two commonest reasons; COVERAGE.json has all of them.",
+        "Seconds are those of one processor.", "",
         "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|",
     ]  # fmt: skip
     for r in sorted(records, key=lambda r: (ORDER.index(r["outcome"]), r["name"])):

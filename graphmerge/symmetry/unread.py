@@ -42,7 +42,7 @@ SHAPE_ONLY = frozenset(
 
 
 def unread(structure: Structure, program: Program, facts: Facts) -> frozenset[int]:
-    """Sorts that stand along one dimension of one parameter, and in nothing that an operator reads.
+    """Sorts whose units stand in nothing that an operator reads.
 
     At other shapes they may be read, and then their order counts, so that not to see it move proves
     nothing.
@@ -54,8 +54,10 @@ def unread(structure: Structure, program: Program, facts: Facts) -> frozenset[in
     }
     sorts = {name: _sorts(structure, v) for name, v in values.items()}
     found: set[int] = set().union(*(_read(node, sorts) for node in program.graph.graph.nodes))
+    for _, heads in structure.branches:  # a branch is read as a whole
+        found |= set(structure.sort_of[structure.classes[heads]].ravel().tolist()) - {-1}
     read: set[int] = set().union(*(structure.ancestors(k) for k in found))
-    return frozenset(k for k, places in members(structure).items() if len(places) == 1 and k not in read)
+    return frozenset(k for k, places in members(structure).items() if places and k not in read)
 
 
 def _sorts(structure: Structure, value: Value) -> set[int]:

@@ -160,6 +160,76 @@ def test_what_is_not_read_at_these_shapes_stays() -> None:
     assert torch.allclose(torch.func.functional_call(model, moved, (long,)), model(long), atol=1e-5)
 
 
+class Summed(nn.Module):
+    """Four units whose sum alone counts: each tensor of them may stand in any order on its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 4), nn.Linear(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.two(self.one(x).sum(-1, keepdim=True))
+        return out
+
+
+def test_units_that_are_merely_summed_are_observed() -> None:
+    model = Summed()
+    result = gm.verify(gm.trace(model, (torch.randn(3, 5),)), model)
+    assert [g.name for g in result.groups] == ["one"]
+    assert result.passed
+    assert result.unobservable == ()
+
+
+class Rounded(nn.Module):
+    """The derivative by the first layer is zero wherever there is one; its units show when they are moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.two((3 * self.one(x)).round())
+        return out
+
+
+class Detached(Rounded):
+    """No derivative at all."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [Rounded, Detached])
+def test_a_control_without_a_derivative_is_run(kind: type[nn.Module]) -> None:
+    model = kind()
+    result = gm.verify(gm.trace(model, (torch.randn(3, 5),)), model)
+    assert result.passed
+    assert result.unobservable == ()
+
+
+class CutAway(nn.Module):
+    """The last rows of a matrix make units that a slice leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 12), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.two(torch.relu(self.one(x))[:, :8])
+        return out
+
+
+def test_units_cut_away_after_a_matrix_product_stay() -> None:
+    model = CutAway()
+    graph = gm.trace(model, (torch.randn(3, 5),))
+    assert [g.size for g in graph.groups] == [8]
+    assert {f.cause for f in graph.fixed if f.parameter == "one.bias"} == {
+        "no operator reads its units at these shapes"
+    }
+    assert gm.verify(graph, model).unobservable == ()
+
+
 def test_groups_are_frozen_by_name_or_pattern_and_keep_their_names() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     graph = gm.trace(model, (torch.randn(2, 4),))
