@@ -90,8 +90,11 @@ class ModelGraph:
     @cached_property
     def moved_by(self) -> dict[Place, frozenset[int]]:
         """The atoms that move each dimension of a parameter, or of a value that an operator returns."""
-        values = {v.name: v for v in reversed([*self.facts.values.values()])}  # the first of several results
-        return moved_by(self.structure.label(values)) | moved_by(self.structure)
+        found = moved_by(self.structure)
+        for (node, dim), atoms in moved_by(self.structure.label(self.facts.values)).items():
+            place = (self.facts.values[node].name, dim)  # one name for all results of an operator
+            found[place] = found.get(place, frozenset()) | atoms
+        return found
 
     @cached_property
     def constraints(self) -> nx.Graph[Any]:

@@ -157,7 +157,7 @@ def cat(call: Call) -> list[Value]:
     axis = call["dim"] % parts[0].rank
     for v in parts[1:]:
         for k in range(v.rank):
-            call.u.link((parts[0].name, k), (v.name, k))
+            call.u.link((call.outputs[0][0] if k == axis else parts[0].name, k), (v.name, k))
     return call.result(concat(call.u, [call.grid(v) for v in parts], axis), parts[0])
 
 
