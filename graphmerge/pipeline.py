@@ -22,7 +22,7 @@ from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import Alignment, match
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.job import Weights
-from graphmerge.merge.method import Value
+from graphmerge.options import Value
 from graphmerge.progress import Progress, silent
 from graphmerge.repair import available, repair_with_report, reset_batchnorm
 from graphmerge.symmetry import ModelGraph, trace
@@ -156,7 +156,7 @@ def _aligned(
 ) -> tuple[Alignment, ...]:  # fmt: skip
     """The alignment of every model after the first to the first."""
     say(f"matching by {method}")
-    has = any(o.name == "restarts" for o in MATCHING[method].options)
+    has = "restarts" in MATCHING[method].options
     options: dict[str, Any] = {"restarts": restarts} if has else {}
     found = []
     for state in states[1:]:

@@ -13,6 +13,7 @@ import graphmerge
 ORDER = (
     "errors",
     "progress",
+    "options",
     "axes",
     "trace",
     "metrics",

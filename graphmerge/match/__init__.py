@@ -2,6 +2,6 @@
 
 from graphmerge.match.alignment import Alignment, Step, load_alignment
 from graphmerge.match.matching import match
-from graphmerge.match.methods import METHODS, Method, Option
+from graphmerge.match.methods import METHODS, Method
 
-__all__ = ["METHODS", "Alignment", "Method", "Option", "Step", "load_alignment", "match"]
+__all__ = ["METHODS", "Alignment", "Method", "Step", "load_alignment", "match"]

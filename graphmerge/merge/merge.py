@@ -11,9 +11,9 @@ from torch import nn
 
 from graphmerge.errors import InputError, UsageError
 from graphmerge.merge.job import Job, Weights, resolve_weights
-from graphmerge.merge.method import Value
 from graphmerge.merge.methods import METHODS
 from graphmerge.merge.tensors import require_same_tensors
+from graphmerge.options import Value, read_options
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.export import ties as tied_names
@@ -131,7 +131,7 @@ def require_call(
     if name not in METHODS:
         raise UsageError(f"unknown merge method {name!r}; there are: {', '.join(METHODS)}")
     method = METHODS[name]
-    values = method.read_options(name, options)
+    values = read_options(name, method.options, options)
     least, most = method.models
     if not least <= models <= most:
         wanted = f"{least}" if least == most else f"at least {least}"

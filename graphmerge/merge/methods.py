@@ -7,12 +7,13 @@ import math
 from graphmerge.merge.arithmetic import dare, dare_ties, task_arithmetic, ties
 from graphmerge.merge.average import linear
 from graphmerge.merge.fisher import fisher_average
-from graphmerge.merge.method import Method, Option
+from graphmerge.merge.method import Method
 from graphmerge.merge.regmean import regmean, regmean_plus
 from graphmerge.merge.slerp import slerp
 from graphmerge.merge.soup import greedy_soup
 from graphmerge.merge.spectral import iso_c, tsv_m
 from graphmerge.merge.stock import model_stock
+from graphmerge.options import Option
 
 _SEED = Option(0, "fixes what is random")
 _ALPHA = Option(0.9, "factor on the off-diagonals of the Gram matrices", 0, 1)
