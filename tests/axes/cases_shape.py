@@ -99,6 +99,7 @@ REORDER = [
     Case(ATEN.roll.default, (t(5, 3), [1, -1], [0, -1]), note="two"),
     Case(ATEN.roll.default, (t(5, 3), [1]), note="flat", fixed={"self": (0, 1)}, because="crosses rows"),
     Case(ATEN.flip.default, (t(5, 3), [0, -1])),
+    Case(ATEN.flip.default, (t(3, 4), []), note="no dimension"),
     Case(ATEN.constant_pad_nd.default, (t(3, 5), [1, 2])),
     Case(ATEN.constant_pad_nd.default, (t(2, 3, 5), [0, 0, 2, 1]), note="channels"),
     Case(ATEN.constant_pad_nd.default, (t(3, 5), [-1, -1]), note="negative",

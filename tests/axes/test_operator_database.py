@@ -144,7 +144,9 @@ def empty(op: OpOverload, args: Any, kwargs: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", sorted({info.name for info in database()}) if SLOW else ())
+@pytest.mark.parametrize(
+    "name", sorted({info.name for info in database() if "jiterator" not in info.name}) if SLOW else ()
+)
 def test_the_rules_hold_on_the_samples(name: str) -> None:
     for info in (x for x in database() if x.name == name):
         for op, args, kwargs in calls(info):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import small_images as images
 import small_sequences as sequences
 import torch
 import torch.nn.functional as F
-from parts import Small, conv, floats, ids, linear
+from parts import Small, floats, ids, linear
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -18,14 +19,6 @@ def tied_autoencoder() -> nn.Module:
         return F.linear(torch.tanh(m.one(x)), m.one.weight.t(), m.bias)
 
     return Small(run, one=linear(5, 6), bias=torch.randn(5))
-
-
-def batch_norm() -> nn.Module:
-    return nn.Sequential(conv(2, 5), nn.BatchNorm2d(5), nn.ReLU(), conv(5, 3), nn.Flatten(), linear(12, 3))
-
-
-def group_norm() -> nn.Module:
-    return nn.Sequential(conv(2, 6), nn.GroupNorm(3, 6), nn.ReLU(), conv(6, 3), nn.Flatten(), linear(12, 2))
 
 
 def layer_norm() -> nn.Module:
@@ -46,49 +39,6 @@ def residual() -> nn.Module:
         "shortcut": linear(5, 6),
     }
     return Small(run, stem=linear(3, 5), head=linear(6, 2), **parts)
-
-
-def depthwise() -> nn.Module:
-    return nn.Sequential(
-        conv(2, 4, 1),
-        nn.ReLU(),
-        conv(4, 8, 3, groups=4),
-        nn.ReLU(),
-        conv(8, 3, 1),
-        nn.Flatten(),
-        linear(12, 2),
-    )
-
-
-def grouped() -> nn.Module:
-    return nn.Sequential(conv(2, 6, 1), nn.ReLU(), conv(6, 4, 3, groups=2), nn.Flatten(), linear(16, 3))
-
-
-def squeeze_excite() -> nn.Module:
-    def run(m: Any, x: Tensor) -> Tensor:
-        x = torch.relu(m.stem(x))
-        gate = torch.sigmoid(m.up(torch.relu(m.down(x.mean((2, 3), keepdim=True)))))
-        return m.head((x * gate).amax((2, 3)))
-
-    return Small(run, stem=conv(2, 6), down=conv(6, 3, 1), up=conv(3, 6, 1), head=linear(6, 3))
-
-
-def skip_by_concatenation() -> nn.Module:
-    def run(m: Any, x: Tensor) -> Tensor:
-        skip = torch.relu(m.down(x))
-        up = torch.relu(m.up(torch.relu(m.deep(skip))))
-        return m.out(torch.cat([up, skip], 1))
-
-    parts = {"down": conv(2, 4, 3, padding=1), "deep": conv(4, 5, 2, stride=2), "out": conv(7, 2, 1)}
-    return Small(run, up=nn.ConvTranspose2d(5, 3, 2, 2), **parts)
-
-
-def channel_shuffle() -> nn.Module:
-    def run(m: Any, x: Tensor) -> Tensor:
-        x = m.a(x).unflatten(1, (2, 3)).transpose(1, 2).flatten(1, 2)
-        return m.c(m.b(x).mean((2, 3)))
-
-    return Small(run, a=conv(2, 6, 1), b=conv(6, 6, 1, groups=2), c=linear(6, 2))
 
 
 def halves_passed_on() -> nn.Module:
@@ -157,16 +107,6 @@ def hypernetwork() -> nn.Module:
     return Small(run, make=linear(2, 20), embed=linear(3, 5), head=linear(4, 2))
 
 
-def film() -> nn.Module:
-    """Features scaled and shifted by a second input."""
-
-    def run(m: Any, x: Tensor, z: Tensor) -> Tensor:
-        scale, shift = m.make(z)[:, :, None, None].chunk(2, 1)
-        return m.head(torch.relu(m.stem(x) * (1 + scale) + shift).mean((2, 3)))
-
-    return Small(run, make=linear(3, 10), stem=conv(2, 5), head=linear(5, 2))
-
-
 def two_towers() -> nn.Module:
     def run(m: Any, x: Tensor, z: Tensor) -> Tensor:
         a, b = F.normalize(m.a(x), dim=-1), F.normalize(torch.tanh(m.b(z)), dim=-1)
@@ -186,10 +126,6 @@ def mixture() -> nn.Module:
     return Small(run, gate=linear(3, 3), **parts)
 
 
-def pixel_shuffle() -> nn.Module:
-    return nn.Sequential(conv(1, 12, 3), nn.PixelShuffle(2), nn.ReLU(), conv(3, 1, 3))
-
-
 def prelu() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(2, 5, 2), nn.InstanceNorm1d(5, affine=True), nn.PReLU(5), nn.Conv1d(5, 2, 2)
@@ -199,17 +135,6 @@ def prelu() -> nn.Module:
 def shared_layer() -> nn.Module:
     layer = linear(5, 5)
     return nn.Sequential(linear(3, 5), nn.Tanh(), layer, nn.Tanh(), layer, nn.Tanh(), linear(5, 2))
-
-
-def patches() -> nn.Module:
-    """Swin's merging: four neighbours, one behind the other, into one."""
-
-    def run(m: Any, x: Tensor) -> Tensor:
-        x = m.embed(x)
-        parts = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-        return m.merge(m.norm(torch.cat(parts, -1))).amax((1, 2))
-
-    return Small(run, embed=linear(2, 3), norm=nn.LayerNorm(12), merge=linear(12, 2))
 
 
 def split_and_joined() -> nn.Module:
@@ -256,23 +181,6 @@ def reversed_and_rolled() -> nn.Module:
     return Small(run, a=linear(3, 6), b=linear(6, 5), c=linear(5, 2))
 
 
-def grouped_transposed() -> nn.Module:
-    def run(m: Any, x: Tensor) -> Tensor:
-        return m.c(torch.relu(m.b(torch.relu(m.a(x)))).mean((2, 3)))
-
-    return Small(run, a=conv(2, 6, 1), b=nn.ConvTranspose2d(6, 4, 2, groups=2), c=linear(4, 3))
-
-
-def unfolded() -> nn.Module:
-    """A convolution written as a product with unfolded patches."""
-
-    def run(m: Any, x: Tensor) -> Tensor:
-        patches = F.unfold(torch.relu(m.a(x)), 2)
-        return m.c(torch.relu(m.b(patches.transpose(1, 2))).amax(1))
-
-    return Small(run, a=conv(2, 3, 1), b=linear(12, 5), c=linear(5, 2))
-
-
 def slices() -> nn.Module:
     """A part of the units is read twice, and one unit by itself."""
 
@@ -294,17 +202,6 @@ def written_over() -> nn.Module:
     return Small(run, a=linear(3, 7), b=linear(3, 3), c=linear(10, 2))
 
 
-def dynamic_convolution() -> nn.Module:
-    """Kernels mixed by attention over a bank of them."""
-
-    def run(m: Any, x: Tensor) -> Tensor:
-        weight = (m.bank * m.route.softmax(0)[:, None, None, None, None]).sum(0)
-        return m.head(torch.relu(F.conv2d(m.stem(x), weight)).mean((2, 3)))
-
-    parts = {"bank": torch.randn(3, 4, 5, 2, 2), "route": torch.randn(3)}
-    return Small(run, stem=conv(2, 5, 1), head=linear(4, 2), **parts)
-
-
 def outer_product() -> nn.Module:
     def run(m: Any, x: Tensor) -> Tensor:
         a, b = torch.tanh(m.a(x)), torch.relu(m.b(x))
@@ -318,13 +215,13 @@ ROWS, IMAGE, SEQUENCE = floats((9, 3)), floats((5, 2, 4, 4)), floats((6, 5, 3))
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]] = {
     "mlp": (lambda: nn.Sequential(linear(3, 6), nn.ReLU(), linear(6, 4), nn.Tanh(), linear(4, 2)), ROWS),
     "tied autoencoder": (tied_autoencoder, floats((9, 5))),
-    "batch norm and flatten": (batch_norm, floats((5, 2, 6, 6))),
-    "group norm": (group_norm, floats((5, 2, 6, 6))),
+    "batch norm and flatten": (images.batch_norm, floats((5, 2, 6, 6))),
+    "group norm": (images.group_norm, floats((5, 2, 6, 6))),
     "layer norm": (layer_norm, ROWS),
     "residual": (residual, ROWS),
-    "depthwise": (depthwise, IMAGE),
-    "grouped": (grouped, IMAGE),
-    "squeeze-excite": (squeeze_excite, IMAGE),
+    "depthwise": (images.depthwise, IMAGE),
+    "grouped": (images.grouped, IMAGE),
+    "squeeze-excite": (images.squeeze_excite, IMAGE),
     "attention": (sequences.attention, SEQUENCE),
     "attention by hand": (sequences.attention_by_hand, floats((6, 5, 4))),
     "grouped queries": (sequences.grouped_queries, SEQUENCE),
@@ -333,8 +230,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ..
     "lstm": (lambda: sequences.recurrent(nn.LSTM), floats((2, 3, 3))),
     "gru": (lambda: sequences.recurrent(nn.GRU), floats((2, 3, 3))),
     "rnn": (lambda: sequences.recurrent(nn.RNN, num_layers=2), SEQUENCE),
-    "skip by concatenation": (skip_by_concatenation, IMAGE),
-    "channel shuffle": (channel_shuffle, IMAGE),
+    "skip by concatenation": (images.skip_by_concatenation, IMAGE),
+    "channel shuffle": (images.channel_shuffle, IMAGE),
     "halves passed on": (halves_passed_on, ROWS),
     "glu": (glu, ROWS),
     "gated mlp": (gated_mlp, ROWS),
@@ -346,13 +243,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ..
     "maxout": (maxout, ROWS),
     "low-rank adapter": (low_rank_adapter, floats((9, 4))),
     "hypernetwork": (hypernetwork, floats((9, 3), (9, 2))),
-    "film": (film, floats((5, 2, 4, 4), (5, 3))),
+    "film": (images.film, floats((5, 2, 4, 4), (5, 3))),
     "two towers": (two_towers, floats((9, 3), (7, 4))),
     "mixture": (mixture, ROWS),
-    "pixel shuffle": (pixel_shuffle, floats((5, 1, 5, 5))),
+    "pixel shuffle": (images.pixel_shuffle, floats((5, 1, 5, 5))),
     "prelu": (prelu, floats((5, 2, 6))),
     "shared layer": (shared_layer, ROWS),
-    "patches": (patches, floats((5, 4, 4, 2))),
+    "patches": (images.patches, floats((5, 4, 4, 2))),
     "gram": (sequences.gram, SEQUENCE),
     "state space": (sequences.state_space, SEQUENCE),
     "split and joined": (split_and_joined, ROWS),
@@ -362,10 +259,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ..
     "pointwise heads": (pointwise_heads, ROWS),
     "reversed and rolled": (reversed_and_rolled, ROWS),
     "bag": (sequences.bag, ids(7, 9, 3)),
-    "grouped transposed": (grouped_transposed, IMAGE),
-    "unfolded": (unfolded, IMAGE),
+    "grouped transposed": (images.grouped_transposed, IMAGE),
+    "unfolded": (images.unfolded, IMAGE),
     "slices": (slices, ROWS),
     "written over": (written_over, ROWS),
-    "dynamic convolution": (dynamic_convolution, IMAGE),
+    "dynamic convolution": (images.dynamic_convolution, IMAGE),
     "outer product": (outer_product, ROWS),
 }

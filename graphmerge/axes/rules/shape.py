@@ -178,7 +178,7 @@ def reorder(call: Call) -> list[Value]:
     x: Value = call["self"]
     grid = call.grid(x)
     shifts = call.args.get("shifts", [])
-    if len(call["dims"]) == 0:
+    if shifts and len(call["dims"]) == 0:
         return call.fix_all("rolled as one flat axis")
     for i, d in enumerate(call["dims"]):
         index = np.arange(x.shape[d])
