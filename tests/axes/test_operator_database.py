@@ -129,7 +129,9 @@ ACCEPTED: dict[str, str] = {
         ),
         PLACES,
     ),
-    **dict.fromkeys(("masked_fill", "masked_scatter", "masked_select", "native_dropout_backward", "where"), MASK),
+    **dict.fromkeys(
+        ("masked_fill", "masked_scatter", "masked_select", "native_dropout_backward", "where"), MASK
+    ),
     **dict.fromkeys(("tril", "triu"), TRIANGLE),
     "cat": STACKED,
 }  # fmt: skip
