@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from graphmerge.symmetry.constraints import Node, way_to_reason, ways_between
+from graphmerge.symmetry.constraints import Node, is_reason, way_to_reason, ways_between
 from graphmerge.symmetry.groups import Place
 
 if TYPE_CHECKING:
     from graphmerge.symmetry.graph import ModelGraph
+
+
+UNCHAINED = "several operators together"
+BRANCHES = "parallel branches, which are alike"
+"""How units are tied where no chain of facts between two dimensions tells it."""
 
 
 def explain_one(graph: ModelGraph, place: Place) -> str:
@@ -23,7 +28,9 @@ def explain_two(graph: ModelGraph, a: Place, b: Place) -> str:
     if shared:
         names = ", ".join(graph.named[k].name for k in graph.named if k in shared)
         tied = f"  moves with {_words(b)}, by group {names}:"
-        return "\n".join([_heading(graph, a), tied, *_chain(graph, _way(_ways(graph, a, shared), b))])
+        before = _ways(graph, a, shared)
+        chain = _chain(graph, _way(before, b)) if b in before else [f"    {_last_fact(graph, before, b)}"]
+        return "\n".join([_heading(graph, a), tied, *chain])
     lines = [_heading(graph, a), f"  is not tied to {_words(b)}: no group moves both"]
     for place in (a, b):
         moving = [f"    {_words(place)} moves with group {name}" for name in _names(graph, place)]
@@ -32,7 +39,7 @@ def explain_two(graph: ModelGraph, a: Place, b: Place) -> str:
 
 
 def _words(place: Place) -> str:
-    return f"{place[0]} dimension {place[1]}"
+    return f"{place[0]} dimension {place[1]}" if place[1] >= 0 else f"{place[0]} as a whole"
 
 
 def _heading(graph: ModelGraph, place: Place) -> str:
@@ -83,7 +90,7 @@ def _way(before: Mapping[Node, Node], b: Node) -> list[Node]:
 
 def _last_fact(graph: ModelGraph, before: Mapping[Node, Node], member: Place) -> str:
     if member not in before:
-        return "several operators together"
+        return UNCHAINED if graph.structure.stands_in(member[0]) == member[0] else BRANCHES
     where = graph.constraints.edges[before[member], member]["where"]
     source = graph.source(where)
     return f"{where} ({source})" if source else str(where)
@@ -91,12 +98,11 @@ def _last_fact(graph: ModelGraph, before: Mapping[Node, Node], member: Place) ->
 
 def _chain(graph: ModelGraph, way: Sequence[Node]) -> list[str]:
     """Two lines for each fact on the way: what it relates, by which operator, and the line of code."""
-    lines = [] if way else ["    (no single chain of operators)"]
+    lines = []
     for a, b in zip(way, way[1:], strict=False):
         where = graph.constraints.edges[a, b]["where"]
-        lines.append(
-            f"    {a[0]}:{a[1]} -> {b[1] if isinstance(b[1], str) else f'{b[0]}:{b[1]}'}, by {where}"
-        )
+        end = b[1] if is_reason(b) else f"{b[0]}:{b[1]}, by {where}"
+        lines.append(f"    {a[0]}:{a[1]} -> {end}")
         source = graph.source(where)
         lines += [f"      {source}"] if source else []
     return lines

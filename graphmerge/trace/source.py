@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import fx
 
-_FRAME = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>[^\n]*)')
+_FRAME = re.compile(
+    r'File "(?P<path>[^"\n]+)", line (?P<line>\d+), in \S+(?:\n\s*(?!File ")(?P<code>[^\n]*))?'
+)
 _TORCH = str(Path(torch.__path__[0])) + os.sep
 
 
@@ -26,7 +28,7 @@ class SourceLine:
     code: str
 
     def __str__(self) -> str:
-        return f"{_shown(self.path)}:{self.line}: {self.code}"
+        return f"{_shown(self.path)}:{self.line}" + (f": {self.code}" if self.code else "")
 
 
 def source_lines(graph: fx.GraphModule) -> dict[str, SourceLine]:
@@ -47,7 +49,7 @@ def _lines(graph: fx.GraphModule, prefix: str) -> Iterator[tuple[str, SourceLine
         frames = [f for f in _FRAME.finditer(node.stack_trace or "") if not of_torch(f["path"])]
         if frames:
             last = frames[-1]
-            yield prefix + node.name, SourceLine(last["path"], int(last["line"]), last["code"])
+            yield prefix + node.name, SourceLine(last["path"], int(last["line"]), last["code"] or "")
         for body in (getattr(graph, str(a.target), None) for a in node.all_input_nodes if a.op == "get_attr"):
             if isinstance(body, fx.GraphModule):
                 yield from _lines(body, f"{prefix}{node.name}/")

@@ -109,6 +109,47 @@ def test_a_fact_inside_of_a_subgraph_has_its_line() -> None:
     assert line_of("# runs the branches") in told[tanh + 1]
 
 
+class Parallel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 5)) for _ in range(3)
+        )
+        self.out = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(sum(e(x) for e in self.experts))
+
+
+def test_parallel_branches_are_told_as_what_ties_their_tensors() -> None:
+    graph = gm.trace(Parallel().eval(), (torch.randn(2, 5),))
+    assert "is fixed: input" in graph.explain("experts.1.0.weight", 1)
+    assert "aten.linear at out" in graph.explain("experts.1.2.bias", 0, ("out.weight", 1))
+    told = graph.explain("experts.0.0.bias", 0)
+    assert "experts.1.0.bias as a whole, by parallel branches" in told
+    assert "parallel branches" in graph.explain("experts.0.0.bias", 0, ("experts.1.0.bias", 0))
+
+
+class Joined(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(5, 6), nn.Linear(5, 7), nn.Linear(13, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.cat([self.a(x), self.b(x)], 1))
+
+
+def test_a_chain_runs_through_a_concatenation_from_every_part() -> None:
+    graph = gm.trace(Joined().eval(), (torch.randn(2, 5),))
+    for part in ("a", "b"):
+        steps = graph.explain(f"{part}.weight", 0, ("out.weight", 1)).splitlines()[2:]
+        assert [x.partition(", by ")[2] for x in steps[::2]] == [
+            f"aten.linear at {part}",
+            "aten.cat at cat",
+            "aten.linear at out",
+        ]
+
+
 def brute_force(graph: nx.Graph) -> Iterator[tuple[object, int, str]]:
     """Distance and name of the nearest reason of every node, by one search each."""
     for node in graph:
