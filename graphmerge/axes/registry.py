@@ -195,9 +195,8 @@ def _without_extent(call: Call) -> list[Value] | None:
     tensors, shapes = call.tensors(), [shape for _, shape in call.outputs]
     if not tensors or not shapes:
         return None
-    if all(prod(shape) == 0 for shape in shapes):
-        return call.fix_all("the result is empty")
-    if all(prod(shape) == 1 for shape in (*shapes, *(v.shape for v in tensors))):
+    numbers = all(prod(shape) == 1 for shape in (*shapes, *(v.shape for v in tensors)))
+    if numbers or all(prod(shape) == 0 for shape in shapes):
         return [Value(name, shape, [ANY] * len(shape)) for name, shape in call.outputs]
     return None
 

@@ -26,6 +26,9 @@ Place = tuple[int, int]
 """Tensor and dimension; inputs and outputs are counted on their own."""
 
 _DRAWS = 2
+_PLACES = 16
+"""Most positions of a dimension of which it is asked whether they are read at all."""
+
 _MOST = 3
 """Most input dimensions that are tried together."""
 
@@ -84,7 +87,7 @@ def _probe(op: OpOverload, args: Mapping[str, Any]) -> Probed:
 
 
 def _drawn(args: Mapping[str, Any], seed: int, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Arguments with every floating tensor drawn anew, in ``dtype`` (None: its own); integers are zeros."""
+    """Arguments with every tensor drawn anew: floats in ``dtype`` (None: their own), integers 0 or 1."""
     generator = torch.Generator().manual_seed(seed)
 
     def one(x: Any) -> Any:
@@ -94,7 +97,7 @@ def _drawn(args: Mapping[str, Any], seed: int, dtype: torch.dtype | None) -> dic
             return x
         if x.is_floating_point():
             return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(dtype or x.dtype)
-        return torch.zeros(x.shape, dtype=x.dtype)
+        return torch.randint(0, 2, x.shape, generator=generator).to(x.dtype)
 
     return {name: one(x) for name, x in args.items()}
 
@@ -128,7 +131,12 @@ def _candidates(
 def _letters(op: OpOverload, drawn: Sequence[Mapping[str, Any]]) -> dict[tuple[str, Place], str]:
     """A letter for each set of input dimensions that may be reordered together, and what they reorder."""
     inputs = [t for _, t in tensors_of(drawn[0])]
-    sizes = {(k, d): n for k, t in enumerate(inputs) for d, n in enumerate(t.shape) if _moves(t) and n > 1}
+    sizes = {
+        (k, d): n
+        for k, t in enumerate(inputs)
+        for d, n in enumerate(t.shape)
+        if t.is_floating_point() and n > 1 and all(_is_read(op, args, k, d) for args in drawn)
+    }
     found: dict[tuple[str, Place], str] = {}
     for count in range(1, _MOST + 1):
         for places in combinations(sizes, count):
@@ -142,8 +150,19 @@ def _letters(op: OpOverload, drawn: Sequence[Mapping[str, Any]]) -> dict[tuple[s
     return found
 
 
-def _moves(t: torch.Tensor) -> bool:
-    return t.is_floating_point()
+def _is_read(op: OpOverload, args: Mapping[str, Any], number: int, dim: int) -> bool:
+    """Whether the outputs change with what stands at each position (of many: some): the unread looks free."""
+    before = run_call(op, args)
+    size = [t for _, t in tensors_of(args)][number].shape[dim]
+    for place in torch.linspace(0, size - 1, min(size, _PLACES)).long():
+
+        def bump(k: int, t: torch.Tensor, place: torch.Tensor = place) -> torch.Tensor:
+            row = t.select(dim, int(place)).unsqueeze(dim) if k == number else t
+            return t.index_add(dim, place[None], 1 + row.abs()) if k == number else t
+
+        if all(_close(x, y) for x, y in zip(before, run_call(op, _with(args, bump)), strict=True)):
+            return False
+    return True
 
 
 def _reordered(

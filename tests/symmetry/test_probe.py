@@ -43,6 +43,10 @@ def operators() -> Iterator[None]:
         define("halves(Tensor x) -> (Tensor, Tensor)", lambda x: (x[..., :3].clone(), x.sum(-1)))
         define("noise(Tensor x) -> Tensor", lambda x: x + torch.rand_like(x), torch.empty_like)
         define("single(Tensor x) -> Tensor", _only_float32, torch.empty_like)
+        define("pick(Tensor x, Tensor rows) -> Tensor", lambda x, rows: x[..., rows])
+        define(
+            "fill(Tensor x, Tensor mask, Tensor y) -> Tensor", _fill, lambda x, mask, y: torch.empty_like(x)
+        )
         define("never(Tensor x) -> Tensor", _never, torch.empty_like)
         yield
 
@@ -51,6 +55,10 @@ def _only_float32(x: Tensor) -> Tensor:
     if x.dtype != torch.float32:
         raise RuntimeError("float32 only")
     return x * x
+
+
+def _fill(x: Tensor, mask: Tensor, y: Tensor) -> Tensor:
+    return x.masked_scatter(mask, y)
 
 
 def _never(_: Tensor) -> Tensor:
@@ -128,6 +136,27 @@ def test_what_tells_positions_apart_is_fixed(
     del why
     graph = gm.trace(Between(middle, after), (torch.randn(3, 4, 5),))
     assert not [g for g in graph.groups if ("before.weight", 0) in g.members]
+
+
+def test_what_integers_and_masks_leave_unread_is_not_free() -> None:
+    """Drawn as zeros they would hide that the operator reads anything."""
+
+    class Filled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.after = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            out: Tensor = self.after(OPS.fill(self.one(x), mask, self.two(x)))
+            return out
+
+    model = Filled()
+    graph = gm.trace(model, (torch.randn(3, 5), torch.rand(3, 6) > 0.5))
+    assert not [g for g in graph.groups if ("two.weight", 0) in g.members]
+    assert gm.verify(graph, model).passed
+    rows = torch.tensor([1, 0, 3, 2, 5])
+    picked = gm.trace(Between(lambda x: OPS.pick(x, rows), 5), (torch.randn(3, 4, 5),))
+    assert not [g for g in picked.groups if ("before.weight", 0) in g.members]
 
 
 def test_an_operator_that_does_not_run_here_is_fixed_with_the_reason() -> None:
