@@ -44,9 +44,7 @@ def operators() -> Iterator[None]:
         define("noise(Tensor x) -> Tensor", lambda x: x + torch.rand_like(x), torch.empty_like)
         define("single(Tensor x) -> Tensor", _only_float32, torch.empty_like)
         define("pick(Tensor x, Tensor rows) -> Tensor", lambda x, rows: x[..., rows])
-        define(
-            "fill(Tensor x, Tensor mask, Tensor y) -> Tensor", _fill, lambda x, mask, y: torch.empty_like(x)
-        )
+        define("fill(Tensor x, Tensor mask, Tensor y) -> Tensor", _fill)
         define("never(Tensor x) -> Tensor", _never, torch.empty_like)
         yield
 
