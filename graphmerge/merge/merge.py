@@ -110,7 +110,7 @@ def merge_with_report(
     job = Job(
         graph, tuple(states),
         resolve_weights(graph, names, weights, len(states), chosen.weights),
-        _parameters(graph, states[0], method), names, start, _data_of(len(states), data, own_data), out_dtype,
+        _parameters(graph, states[0]), names, start, _data_of(len(states), data, own_data), out_dtype,
         progress,
     )  # fmt: skip
     with torch.no_grad():
@@ -183,16 +183,10 @@ def _aligned(states: list[State], alignment: Alignment | Sequence[Alignment] | N
     return [states[0], *(a.apply(s) for a, s in zip(moves, states[1:], strict=True))] if moves else states
 
 
-def _parameters(graph: ModelGraph, state: State, method: str) -> frozenset[str]:
+def _parameters(graph: ModelGraph, state: State) -> frozenset[str]:
     """The tensors that are weights: floating, and no buffers."""
     buffers = {n for n, _ in graph.model.named_buffers(remove_duplicate=False)}
-    found = frozenset(
-        n for n, t in state.items() if n not in buffers and (t.is_floating_point() or t.is_complex())
-    )
-    strange = [n for n in found if state[n].is_complex()]
-    if strange and method != "average":
-        raise InputError(f"parameter {min(strange)} is complex: only method average merges complex weights")
-    return found
+    return frozenset(n for n, t in state.items() if n not in buffers and t.is_floating_point())
 
 
 def _data_of(models: int, data: Data | None, own_data: Sequence[Data] | None) -> tuple[Data, ...]:

@@ -313,13 +313,3 @@ def test_models_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="the base lacks"):
         gm.merge(f.graph, [a], "ties", base={})
     assert "magic" not in METHODS
-
-
-def test_complex_weights_are_averaged_and_nothing_else() -> None:
-    model = Numbers(1.0, 2.0)
-    model.w = nn.Parameter(torch.tensor([1 + 2j, 3.0]))
-    graph = gm.trace(model, (torch.randn(2, 2),))
-    other = {"w": torch.tensor([3 + 0j, 1j])}
-    assert gm.merge(graph, [model, other])["w"].tolist() == [2 + 1j, 1.5 + 0.5j]
-    with pytest.raises(InputError, match="complex"):
-        gm.merge(graph, [model, other], "slerp")
