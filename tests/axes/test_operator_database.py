@@ -104,6 +104,9 @@ def generic(x: Any) -> Any:
 
 MASK = "a mask of these values is not uniform: which positions it tells apart is not looked at in it"
 TRIANGLE = "positions on one side of a diagonal, and some of them are alike"
+FREQUENCIES = "frequencies: a few of them are alike on real values"
+DIAGONAL = "rows and columns of a square matrix could move together; they are kept"
+PARTS = "real and imaginary parts"
 STACKED = "a part of size 1 is told apart from the others in every row of a stack"
 
 ACCEPTED: dict[str, str] = {
@@ -133,7 +136,10 @@ ACCEPTED: dict[str, str] = {
         ("masked_fill", "masked_scatter", "masked_select", "native_dropout_backward", "where"), MASK
     ),
     **dict.fromkeys(("tril", "triu"), TRIANGLE),
+    **dict.fromkeys(("_fft_c2c", "_fft_c2r", "_fft_r2c"), FREQUENCIES),
     "cat": STACKED,
+    "diagonal": DIAGONAL,
+    "view_as_complex": PARTS,
 }  # fmt: skip
 """Operators of which a claim may be missed, and why."""
 
