@@ -271,3 +271,14 @@ def test_all_products_of_two_units_and_one_of_them_by_itself() -> None:
         (torch.randn(5, 3),),
         group(3, 1, "a.weight:0 a.bias:0 b.weight:1"),
     )
+
+
+def test_an_empty_part_ties_nothing() -> None:
+    """What a slice past the end leaves (no dimensions without a rotary turn) is laid behind the rest."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        h = m.a(x)
+        return m.b(torch.cat([torch.tanh(h[:, :6]), h[:, 6:].view(len(x), 0)], -1))
+
+    members = "a.weight:0 a.bias:0 b.weight:1"
+    check(Small(run, a=linear(3, 6), b=linear(6, 2)), (torch.randn(5, 3),), group(6, 1, members))
