@@ -13,7 +13,7 @@ from models_zoo.architectures.vision import torchvision_models
 
 CLASSIFIERS = {
     "alexnet": 96, "convnext_tiny": 64, "convnext_small": 64, "densenet121": 64, "densenet161": 64,
-    "efficientnet_b0": 64, "efficientnet_b1": 64, "efficientnet_v2_s": 64, "googlenet": 64, "inception_v3": 96,
+    "efficientnet_b0": 64, "efficientnet_b1": 64, "efficientnet_b2": 64, "regnet_y_3_2gf": 64, "efficientnet_v2_s": 64, "googlenet": 64, "inception_v3": 96,
     "mnasnet0_5": 64, "mnasnet1_3": 64, "mobilenet_v2": 64, "mobilenet_v3_large": 64, "mobilenet_v3_small": 64,
     "regnet_x_400mf": 64, "regnet_x_1_6gf": 64, "regnet_y_400mf": 64, "regnet_y_1_6gf": 64, "resnet18": 64,
     "resnet34": 64, "resnet50": 64, "resnet101": 64, "resnext50_32x4d": 64, "resnext101_32x8d": 64,
