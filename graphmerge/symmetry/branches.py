@@ -6,7 +6,7 @@ alike from nodes of like colours and are used alike, where the order of summands
 parts, and which position of a dimension is picked, do not count. The connected parts of what shares its
 colour with something else are the branches.
 
-What corresponds in them is then stated alike (``Branches.alike``), every unit that belongs to one branch
+What corresponds in them is then stated alike (``Stacks.alike``), every unit that belongs to one branch
 alone follows the unit that stands for that branch, and so does the position that each branch picks (the
 gate of its expert). The parameters that correspond are stacked to one tensor [branch, ...].
 """

@@ -32,15 +32,13 @@ def enter(reader: Subgraphs, node: fx.Node, args: Sequence[Any]) -> Any:
     return known(reader, node, args) if known else _fix(reader, node, args)
 
 
-_WRAPPERS = ("tag_activation_checkpoint", "invoke_subgraph", "hints_wrapper", "strict_mode", "wrap")
+_WRAPPERS = ("tag_activation_checkpoint", "invoke_subgraph")
 
 
 def _run(reader: Subgraphs, node: fx.Node, args: Sequence[Any]) -> Any:
     """One body that is merely run (autocast, grad mode, checkpoint); its operands stand behind it."""
     at = next(k for k, a in enumerate(args) if isinstance(a, fx.GraphModule))
-    operands = [a for a in args[at + 1 :] if not isinstance(a, str)]
-    if len(operands) == 1 and isinstance(operands[0], list | tuple):
-        operands = list(operands[0])
+    operands = [a for a in args[at + 1 :] if not isinstance(a, str)]  # subgraphs may be told by a name
     return reader.enter(node, args[at], operands)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphmerge.axes.units import IntArray, Labels, Tag, Universe, Value, Whole
+from graphmerge.axes.units import FIXED, IntArray, Labels, Tag, Universe, Value, Whole
 from graphmerge.symmetry.branches import Branches
 from graphmerge.symmetry.statements import Alike
 
@@ -129,12 +129,13 @@ def _picked(
 
 
 def stacked(name: str, values: Sequence[Value], heads: IntArray) -> Value:
-    """Tensors that correspond as one, [branch, ...]."""
+    """Tensors that correspond as one, [branch, ...]; a dimension that they do not label alike is fixed."""
     shape = values[0].shape
     labels: list[Labels] = [heads.reshape(-1, *[1] * len(shape))]
     for own in zip(*(v.labels or [] for v in values), strict=True):
-        arrays = [x for x in own if not isinstance(x, Whole)]
-        labels.append(np.stack(arrays) if arrays else own[0])
+        arrays = [x for x in own if not isinstance(x, Whole) and x.shape == np.shape(own[0])]
+        alike = all(x is own[0] for x in own)
+        labels.append(np.stack(arrays) if len(arrays) == len(own) else own[0] if alike else FIXED)
     return Value(name, (len(values), *shape), labels)
 
 

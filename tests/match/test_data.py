@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from tiny import mlp
 
 import graphmerge as gm
 from graphmerge.errors import InputError
@@ -14,16 +14,6 @@ from graphmerge.match import METHODS
 
 NEEDY = [name for name, method in METHODS.items() if method.needs_data]
 CLASSES = torch.arange(8) % 3
-
-
-def mlp(seed: int) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
-
-
-@pytest.fixture(scope="module")
-def graph() -> gm.ModelGraph:
-    return gm.trace(mlp(0), (torch.randn(2, 4),))
 
 
 BAD: dict[str, tuple[list[Any], str]] = {

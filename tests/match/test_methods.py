@@ -6,23 +6,12 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from tiny import mlp
 
 import graphmerge as gm
 from graphmerge.errors import UsageError
 from graphmerge.match import METHODS
 from graphmerge.match.methods import described, settings
-
-
-def mlp(seed: int) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
-
-
-@pytest.fixture(scope="module")
-def graph() -> gm.ModelGraph:
-    return gm.trace(mlp(0), (torch.randn(2, 4),))
-
 
 DATA = [
     (torch.randn(16, 4, generator=torch.Generator().manual_seed(k)), torch.arange(16) % 3) for k in (0, 1)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as map_over
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
+from torch._higher_order_ops.wrap import tag_activation_checkpoint
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
 import graphmerge as gm
+from graphmerge.axes import RULES, Universe, Value
+from graphmerge.symmetry.build import build
+from graphmerge.symmetry.propagate import Reader
 
 WIDTH = 6
 Middle = Callable[["Between", Tensor], Tensor]
@@ -129,3 +136,44 @@ def test_heads_of_flex_attention_move_unless_their_number_counts(by_head: bool) 
         assert [g.size for g in graph.groups if g.size == 2] == ([] if by_head else [2, 2])
         assert {g.size for g in graph.groups} >= {3}
         assert gm.verify(graph, model).passed
+
+
+def _kept_whole(op: object, *before: object, several: bool) -> tuple[Universe, Value, Value]:
+    """A graph that torch.export makes on other devices only: ``op`` on a body and x [7, 6]."""
+    two = make_fx(lambda a, b: [a * b])(torch.ones(6), torch.ones(6))
+    one = make_fx(lambda a: [a.tanh()])(torch.ones(7, 6))
+    root, graph = nn.Module(), fx.Graph()
+    root.body = two if several else one
+    x = graph.placeholder("x")
+    body = graph.get_attr("body")
+    call = graph.call_function(op, (body, *before, [x], ()) if several else (body, *before, x))  # type: ignore[arg-type]
+    call.meta["val"] = [torch.empty(7, 6)]
+    graph.output((graph.call_function(operator.getitem, (call, 0)),))
+    u, value = Universe(), Value("x", (7, 6), None)
+    (result,) = Reader(u, RULES).read(fx.GraphModule(root, graph), {"x": value})
+    return u, value, result
+
+
+HIGHER = torch.ops.higher_order
+
+
+@pytest.mark.parametrize(
+    ("op", "before", "several"),
+    [
+        (HIGHER.associative_scan, (), True),
+        (tag_activation_checkpoint, (), False),
+        (HIGHER.invoke_subgraph, ("r",), False),
+    ],
+    ids=["associative_scan", "checkpoint", "invoke_subgraph"],
+)
+def test_what_is_kept_whole_elsewhere_is_entered_too(
+    op: object, before: tuple[object, ...], several: bool
+) -> None:
+    u, x, y = _kept_whole(op, *before, several=several)
+    assert not u.pinned
+    structure = build(u, {"x": x, "y": y})
+    moving = [structure.sorts[k].size for k in structure.atoms]
+    assert sorted(moving) == ([6] if several else [6, 7])
+    assert structure.labels["x"][1] is not None
+    assert np.array_equal(structure.labels["x"][1].ravel(), structure.labels["y"][1].ravel())  # type: ignore[union-attr]
+    assert (structure.labels["y"][0] is None) == several
