@@ -27,6 +27,8 @@ class Entry:
     input_dtype: str = "float32"
     train_loader: str = "models_zoo.data:fashion_train"
     test_loader: str = "models_zoo.data:fashion_test"
+    stored: str = "float32"
+    """Dtype of the committed weights; they are loaded into float32 networks."""
 
 
 def _text(factory: str, seeds: tuple[int, ...]) -> Entry:
@@ -41,7 +43,10 @@ def _text(factory: str, seeds: tuple[int, ...]) -> Entry:
 
 
 ZOO: dict[str, Entry] = {
-    "mlp": Entry("models_zoo.mlp:mlp", seeds=(0, 1, 2)),
+    "mlp": Entry("models_zoo.mlp:mlp", seeds=(0, 1, 2, 3, 4)),
+    "mlp_deep": Entry(
+        "models_zoo.mlp:mlp", seeds=(0, 1), kwargs=MappingProxyType({"hidden": 10}), stored="float16"
+    ),
     "vgg": Entry("models_zoo.vgg:vgg", seeds=(0, 1)),
     "resnet20": Entry("models_zoo.resnet:resnet20", seeds=(0, 1)),
     "resnet20_layernorm": Entry("models_zoo.resnet:resnet20_layernorm", seeds=(0, 1)),

@@ -48,6 +48,7 @@ def _adamw(peak_rate: float, epochs: int, shift: int = 0, flip: bool = False) ->
 
 RECIPES: dict[str, Recipe] = {
     "mlp": _sgd(0.1, epochs=12),
+    "mlp_deep": _adamw(1e-3, epochs=12),  # SGD leaves ten layers without norms where they began
     "vgg": _sgd(0.2, epochs=10, shift=1, flip=True),
     "resnet20": _sgd(0.3, epochs=15, shift=1, flip=True),
     "resnet20_layernorm": _adamw(4e-3, epochs=7, shift=1, flip=True),  # SGD at 0.1 was unstable

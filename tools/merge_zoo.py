@@ -72,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     table = "| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|\n"
     for name in options.only:
-        for seeds in itertools.combinations(ZOO[name].seeds, 2):
+        for seeds in itertools.combinations(ZOO[name].seeds[:3], 2):
             line = row(name, seeds, options.train_samples, options.test_samples)
             print(line, end="", flush=True)
             table += line

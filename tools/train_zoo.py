@@ -161,7 +161,8 @@ def write_checkpoint(model: nn.Module, result: Result) -> None:
     """Write the weights and, beside them, the report; each file appears whole or not at all."""
     kept = ("seed", "epochs", "test_accuracy", "test_loss")
     metadata = {key: str(value) for key, value in result.items() if key in kept}
-    write_files(checkpoint(result["name"], result["seed"]), model, metadata, result)
+    stored = model.to(getattr(torch, ZOO[result["name"]].stored))
+    write_files(checkpoint(result["name"], result["seed"]), stored, metadata, result)
 
 
 def write_files(
