@@ -7,7 +7,9 @@ from graphmerge.files import load_checkpoint, save_checkpoint
 from graphmerge.match import Alignment, load_alignment, match
 from graphmerge.merge import average, merge, merge_heads
 from graphmerge.pipeline import MergeResult, merge_models, prove
+from graphmerge.recipe import File, How, Match, Merge, Recipe, Repair, Rule, Stage, read_recipe
 from graphmerge.repair import repair, reset_batchnorm
+from graphmerge.run import run_recipe
 from graphmerge.symmetry import (
     ModelGraph,
     SymmetryGroup,
@@ -23,12 +25,20 @@ from graphmerge.symmetry import (
 __all__ = [
     "Alignment",
     "BarrierCurve",
+    "File",
     "GateError",
     "GraphMergeError",
+    "How",
     "InputError",
+    "Match",
+    "Merge",
     "MergeResult",
     "ModelGraph",
+    "Recipe",
+    "Repair",
+    "Rule",
     "Score",
+    "Stage",
     "SymmetryGroup",
     "SystemFault",
     "TraceError",
@@ -49,9 +59,11 @@ __all__ = [
     "merge_heads",
     "merge_models",
     "prove",
+    "read_recipe",
     "repair",
     "reset_batchnorm",
     "rule",
+    "run_recipe",
     "save_checkpoint",
     "trace",
     "verify",

@@ -1,6 +1,7 @@
 """Every refusal of graphmerge, with the exit code that the command line gives it, and its shape."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 
 SHOWN = 5
 """How many names a message lists before it counts the rest."""
@@ -67,3 +68,14 @@ def amount(count: int) -> str:
     if count < 1 << 20:
         return f"{count} bytes"
     return f"{count / (1 << 20):.1f} MiB" if count < 1 << 30 else f"{count / (1 << 30):.1f} GiB"
+
+
+def meant(word: str, known: Collection[str]) -> str:
+    """A question to end a message with, where a known word is close to the one given.
+
+    >>> meant("dare_ties", ["dare", "dare-ties"])
+    "; did you mean 'dare-ties'?"
+    """
+    alike = {w.replace("_", "-").lower(): w for w in known}
+    close = get_close_matches(word.replace("_", "-").lower(), alike, 1)
+    return f"; did you mean {alike[close[0]]!r}?" if close else ""

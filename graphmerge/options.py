@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import UsageError, meant
 
 Value = float | int | str | None
 
@@ -58,5 +58,7 @@ def read_options(method: str, options: Mapping[str, Option], given: Mapping[str,
     strange = sorted(given.keys() - options.keys())
     if strange:
         known = ", ".join(options) or "none"
-        raise UsageError(f"{method} has no option {strange[0]!r}; there are: {known}")
+        raise UsageError(
+            f"{method} has no option {strange[0]!r}; there are: {known}{meant(strange[0], options)}"
+        )
     return {n: o.read(n, given[n]) if n in given else o.default for n, o in options.items()}

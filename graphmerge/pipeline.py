@@ -9,7 +9,7 @@ data is for reporting only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,11 @@ from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate
-from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import Alignment, match
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
-from graphmerge.merge.job import Weights
-from graphmerge.options import Value
+from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
+from graphmerge.recipe import How
 from graphmerge.repair import available, repair_with_report, reset_batchnorm
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
@@ -31,6 +30,9 @@ from graphmerge.symmetry.verify import Verification, verify
 State = Mapping[str, torch.Tensor]
 Batches = Sequence[tuple[Any, Any]]
 Repair = Callable[[State, Sequence[float]], State]
+
+DEFAULT = How()
+"""Every choice as it is by default."""
 
 HELD_OUT = 0.25
 """Part of the data that is held out to choose by."""
@@ -84,92 +86,126 @@ class MergeResult:
         return self.alignments.get(self.kept.matching, ())
 
 
+@dataclass(frozen=True)
+class Supply:
+    """What a merge is made from: state dicts [model] of one architecture, and data.
+
+    ``base`` is the model that they were fine-tuned from. ``data`` are batches to match and repair with,
+    a quarter of them held out to choose by, ``own_data`` [model] those of each model where they differ;
+    ``test`` are batches to report on.
+    """
+
+    states: Sequence[State]
+    base: State | None = None
+    data: Batches | None = None
+    own_data: Sequence[Batches] | None = None
+    test: Batches | None = None
+
+
 def merge_models(
     model: nn.Module,
     states: Sequence[State],
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
+    how: How = DEFAULT,
     *,
-    data: Batches | None = None,
-    test: Batches | None = None,
-    methods: Sequence[str] = ("weight", "activation"),
-    merge_method: str = "average",
-    options: Mapping[str, Value] | None = None,
-    weights: Weights | None = None,
     base: State | None = None,
+    data: Batches | None = None,
     own_data: Sequence[Batches] | None = None,
-    seed: int = 0,
-    restarts: int = 2,
-    strict: bool = False,
-    freeze: Sequence[str] = (),
+    test: Batches | None = None,
     say: Progress = silent,
     progress: Progress = silent,
 ) -> MergeResult:
     """Merge state dicts of ``model`` in the frame of the first, and repair the result.
 
-    ``args`` and ``kwargs`` are example inputs for tracing. ``data`` are batches to match and repair
-    with, a quarter of them held out to choose by; ``test`` are batches to report on. ``methods`` are
-    ways of matching, ``merge_method`` with its ``options``, ``weights``, ``base`` and ``own_data`` is
-    that of ``merge``. ``say`` is told of every stage, ``progress`` of every step within one. ``strict``
-    and ``freeze`` are those of ``trace``. Repair and the ways of matching that need data are left out
-    without. Raises what the stages raise, GateError where a symmetry fails verification.
+    ``args`` and ``kwargs`` are example inputs for tracing; ``how`` is a recipe, or the part of one that
+    says how; the rest is as in ``Supply``. ``say`` is told of every stage, ``progress`` of every step
+    within one. Repair and the ways of matching that need data are left out without. Raises what the
+    stages raise, GateError where a symmetry fails verification.
     """
-    facts = METHODS.get(merge_method)
-    seeded = {"seed": seed} if facts and "seed" in facts.options else {}
-    values: dict[str, Any] = require_call(
-        merge_method, len(states), seeded | dict(options or {}), weights, base, data, own_data
-    )
+    supply = Supply(states, base, data, own_data, test)
+    require_call(how.merge.method, len(states), how.merge_options, how.weights, base, data, own_data)
+    return merge_traced(*trace_and_prove(model, args, kwargs, how, say, progress), supply, how, say, progress)
+
+
+def trace_and_prove(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None, how: How,
+    say: Progress = silent, progress: Progress = silent,
+) -> tuple[ModelGraph, Verification]:  # fmt: skip
+    """The graph of a model, proved by running it."""
     say("tracing")
-    graph = trace(model, args, kwargs, strict=strict, freeze=freeze)
-    graph, verification = prove(graph, model, seed, say, progress)
+    graph = trace(
+        model, args, kwargs, strict=how.strict, freeze=how.freeze, cache=how.cache, progress=progress
+    )
+    return prove(graph, model, how.seed, say, progress)
+
+
+def merge_traced(
+    graph: ModelGraph, verification: Verification, supply: Supply, how: How,
+    say: Progress = silent, progress: Progress = silent,
+) -> MergeResult:  # fmt: skip
+    """The rest of ``merge_models``, for a graph that is proved."""
+    states = supply.states
     if all(n in s and torch.equal(t, s[n]) for s in states[1:] for n, t in states[0].items()):
         say("the models are identical: their average gives them back")
-    data, held_out = split(data)
-    test = test or held_out
+    data, held_out = split(supply.data)
+    test = supply.test or held_out
     alignments = {
-        method: _aligned(graph, states, method, data, seed, restarts, say, progress)
-        for method in [m for m in methods if data or not MATCHING[m].needs_data]
+        m: _aligned(graph, states, m, data, how, say, progress)
+        for m in how.match.tried
+        if how.match.method != "auto" or m not in how.match.lacking(data)
     }
-    chosen_by = held_out if METHODS[merge_method].data == "held-out" else data
-    shares = _shares(weights, len(states))
+    shares = _shares(how.merge.weights, len(states))
     candidates, reports = [], {}
     for matching, moves in {"none": (), **alignments}.items():
-        merged, reports[matching] = merge_with_report(
-            graph, states, merge_method, moves or None, weights, base=base, data=chosen_by,
-            own_data=own_data, progress=progress, **values,
-        )  # fmt: skip
         moved = (
             [states[0], *(a.apply(s) for a, s in zip(moves, states[1:], strict=True))] if moves else states
         )
-        candidates += _repaired(graph, moved, matching, merged, shares, data, held_out, test, say)
-    endpoints = tuple(evaluate(model, s, test) for s in states) if test else ()
-    together = ensemble(model, states, test) if test else None
+        merged, reports[matching] = _merged(graph, supply, moves, moved, how, data, held_out, progress)
+        candidates += _repaired(
+            graph, moved, matching, merged, shares, data, held_out, test, say, how.repair.tried
+        )
+    endpoints = tuple(evaluate(graph.model, s, test) for s in states) if test else ()
+    together = ensemble(graph.model, states, test) if test else None
+    kept = choose(candidates, always_repaired=how.repair.keep == "always")
     return MergeResult(
-        graph, verification, alignments, tuple(candidates), choose(candidates), endpoints, together, shares,
-        reports,
-    )  # fmt: skip
+        graph, verification, alignments, tuple(candidates), kept, endpoints, together, shares, reports
+    )
 
 
 def _aligned(
-    graph: ModelGraph, states: Sequence[State], method: str, data: Batches | None, seed: int, restarts: int,
+    graph: ModelGraph, states: Sequence[State], method: str, data: Batches | None, how: How,
     say: Progress, progress: Progress,
 ) -> tuple[Alignment, ...]:  # fmt: skip
     """The alignment of every model after the first to the first."""
     say(f"matching by {method}")
-    has = "restarts" in MATCHING[method].options
-    options: dict[str, Any] = {"restarts": restarts} if has else {}
+    options: dict[str, Any] = how.match.options_of(method)
     found = []
     for state in states[1:]:
-        found.append(match(graph, states[0], state, method, data, seed, progress=progress, **options))
+        found.append(match(graph, states[0], state, method, data, how.seed, progress=progress, **options))
         say(f"objective {found[-1].start:.4g} -> {found[-1].objective:.4g}")
         if ties := found[-1].notes.get("ambiguous"):
             say(f"units with a twin, of which either could have been chosen: {ties}")
     return tuple(found)
 
 
-def _shares(weights: Weights | None, models: int) -> tuple[float, ...]:
+def _merged(
+    graph: ModelGraph, supply: Supply, moves: Sequence[Alignment], moved: Sequence[State], how: How,
+    data: Batches | None, held_out: Batches | None, progress: Progress,
+) -> tuple[State, MergeReport]:  # fmt: skip
+    """The models merged after they were moved, with what rules keep of one of them."""
+    method, options = how.merge.method, dict[str, Any](how.merge_options)
+    merged, report = merge_with_report(
+        graph, supply.states, method, moves or None, how.weights, base=supply.base,
+        data=held_out if METHODS[method].data == "held-out" else data, own_data=supply.own_data,
+        progress=progress, **options,
+    )  # fmt: skip
+    return keep_from(graph, merged, moved, {r.match: r.kept for r in how.rules}), report
+
+
+def _shares(weights: Sequence[float] | None, models: int) -> tuple[float, ...]:
     """The share of each model; equal where the weights are none that one could divide by."""
-    row = None if weights is None or isinstance(weights, Mapping) else [max(w, 0.0) for w in weights]
+    row = None if weights is None else [max(w, 0.0) for w in weights]
     return tuple(w / sum(row) for w in row) if row and sum(row) else (1 / models,) * models
 
 
@@ -210,8 +246,13 @@ def repairs(
     return table
 
 
-def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """The first candidate that no later one beats by ``MARGIN``; the first aligned one without data."""
+def choose(candidates: Sequence[Candidate], always_repaired: bool = False) -> Candidate:
+    """The first candidate that no later one beats by ``MARGIN``; the first aligned one without data.
+
+    Where models are ``always_repaired``, those that were not are left out if there are others.
+    """
+    repaired = [c for c in candidates if c.repair != "none"] if always_repaired else []
+    candidates = repaired or candidates
     aligned = [c for c in candidates if c.matching != "none"]
     kept = candidates[0]
     if (kept.held_out or kept.score) is None:
@@ -250,11 +291,12 @@ def _repaired(
     held_out: Batches | None,
     test: Batches | None,
     say: Progress,
+    tried: Collection[str],
 ) -> list[Candidate]:
-    """A merged state dict with every repair, measured."""
+    """A merged state dict with every repair that is to be tried, measured."""
     ways: dict[str, Repair] = {"none": lambda state, _: state}
     if data:
-        ways |= repairs(graph, endpoints, data, say)
+        ways |= {n: way for n, way in repairs(graph, endpoints, data, say).items() if n in tried}
     found = []
     for name, way in ways.items():
         state = way(merged, shares)

@@ -24,7 +24,10 @@ ORDER = (
     "repair",
     "evaluate",
     "export",
+    "sources",
+    "recipe",
     "pipeline",
+    "run",
     "cli",
 )
 FOREIGN = {"models_zoo", "tools", "tests", "torchvision", "timm", "transformers"}

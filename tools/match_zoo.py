@@ -15,9 +15,10 @@ import torch
 from merge_zoo import best, cell
 from sections import write_section
 
-from graphmerge.cli.spec import load_data
 from graphmerge.match import METHODS
 from graphmerge.pipeline import merge_models
+from graphmerge.recipe import How, Match
+from graphmerge.sources import load_data
 from models_zoo.registry import ZOO, load
 
 SLOW = ("annealing",)
@@ -33,7 +34,8 @@ def rows(name: str, methods: list[str], train: int, test: int) -> list[str]:
     found = []
     for method in methods:
         states = [a.state_dict(), b.state_dict()]
-        result = merge_models(a, states, (data[0][0][:3],), data=data, test=held, methods=(method,))
+        how = How(match=Match(method=method))
+        result = merge_models(a, states, (data[0][0][:3],), data=data, test=held, how=how)
         (alignment,) = result.alignments[method]
         cells = [cell(best(result, method, repaired)) for repaired in (False, True)]
         found.append(f"| {name} | {method} | {' | '.join(cells)} | {alignment.seconds:.1f} |\n")

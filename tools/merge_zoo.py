@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from sections import write_section
 
-from graphmerge.cli.spec import load_data
 from graphmerge.evaluate import Score
 from graphmerge.pipeline import MergeResult, merge_models
+from graphmerge.sources import load_data
 from models_zoo.registry import ZOO, load
 
 COLUMNS = (

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,34 +11,13 @@ from torch import nn
 
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes, table
-from graphmerge.cli.spec import build_model, example_inputs, load_data, pick_device
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import evaluate as score_model
 from graphmerge.export import export_onnx
-from graphmerge.files import check_against_model, check_finite, load_checkpoint
+from graphmerge.sources import build_model, example_inputs, load_data, pick_device
+from graphmerge.sources.weights import load_weights
 from graphmerge.symmetry import trace
 from graphmerge.symmetry.verify import verify as verify_graph
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A state dict in the dtypes and on the device of its model, and the dtypes that its file has."""
-
-    state: dict[str, torch.Tensor]
-    stored: Mapping[str, torch.dtype]
-
-
-def load_weights(model: nn.Module, path: str, talk: Talk) -> Weights:
-    """A checkpoint checked against the model."""
-    own = model.state_dict()
-    checked = check_against_model(load_checkpoint(path), own, path)
-    check_finite(checked.state, path)
-    stored = {name: t.dtype for name, t in checked.state.items()}
-    for note in checked.notes:
-        talk.say(f"{path}: {note}")
-    if changed := Counter(f"{d} as {own[n].dtype}" for n, d in stored.items() if d != own[n].dtype):
-        talk.say(f"{path}: computed " + ", ".join(f"{n} tensors of {x}" for x, n in changed.items()))
-    return Weights({n: t.to(own[n]) for n, t in checked.state.items()}, stored)
 
 
 def prepare(
@@ -52,7 +28,7 @@ def prepare(
     torch.manual_seed(seed)
     module = build_model(model, place).eval()
     if weights:
-        module.load_state_dict(load_weights(module, weights, talk).state)
+        module.load_state_dict(load_weights(module, weights, talk.say).state)
     args, kwargs = example_inputs(inputs, place, seed)
     return module, args, kwargs
 
@@ -126,7 +102,7 @@ def evaluate(
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         module = build_model(model, pick_device(device)).eval()
-        score = score_model(module, load_weights(module, weights, talk).state, load_data(data))
+        score = score_model(module, load_weights(module, weights, talk.say).state, load_data(data))
         row = (Path(weights).name, f"{score.loss:.4f}", f"{score.accuracy:.4f}", str(score.samples))
         found = {"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}
         talk.result(found, lambda: table("Evaluation", ("checkpoint", "loss", "accuracy", "samples"), [row]))

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import options
-from graphmerge.cli.console import exit_codes
-from graphmerge.cli.merging import merge
-from graphmerge.cli.spec import import_object
+from graphmerge.cli.console import Talk, exit_codes
+from graphmerge.cli.merging import run_and_show
+from graphmerge.recipe import recipe_from
+from graphmerge.sources import import_object
 
 
 def demo(
@@ -22,13 +23,22 @@ def demo(
     debug: options.Debug = False,
     device: options.Device = "auto",
 ) -> None:
-    """Merge two ResNet20 trained apart on Fashion-MNIST, and show what each step is worth ."""
+    """Merge two ResNet20 trained apart on Fashion-MNIST, and show what each step is worth."""
     with exit_codes(debug):
         checkpoint = import_object("models_zoo.registry:checkpoint")[0]
         a, b = (str(checkpoint("resnet20", s)) for s in (0, 1))
-    merge(
-        a, b, model="models_zoo.resnet:resnet20", inputs=["2x1x28x28"], target=target,
-        data="models_zoo.data:batches(split='train', limit=2000)",
-        test="models_zoo.data:batches(split='test', limit=5000)",
-        points=points, force=force, seed=seed, as_json=as_json, quiet=quiet, debug=debug, device=device,
-    )  # fmt: skip
+        recipe = recipe_from(
+            {
+                "model": "models_zoo.resnet:resnet20",
+                "inputs": [a, b],
+                "example_inputs": "2x1x28x28",
+                "data": "models_zoo.data:batches(split='train', limit=2000)",
+                "test": "models_zoo.data:batches(split='test', limit=5000)",
+                "points": points,
+                "seed": seed,
+                "device": device,
+                "out": target,
+            },
+            "the demo",
+        )
+        run_and_show(recipe, force, Talk(quiet, as_json))

@@ -3,18 +3,36 @@
 from graphmerge.files.check import CheckedState, check_against_model, check_finite
 from graphmerge.files.checkpoint import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
 from graphmerge.files.output import staged_output, write_text
+from graphmerge.files.shards import (
+    WHOLE,
+    hash_of,
+    load_weights_of,
+    read_index,
+    require_index,
+    save_model,
+    weight_bytes,
+    weight_files,
+)
 from graphmerge.files.traced import cached_program
 
 __all__ = [
+    "WHOLE",
     "CheckedState",
     "cached_program",
     "check_against_model",
     "check_finite",
+    "hash_of",
     "load_checkpoint",
+    "load_weights_of",
+    "read_index",
     "read_metadata",
+    "require_index",
     "same_bytes",
     "save_checkpoint",
+    "save_model",
     "sha256",
     "staged_output",
+    "weight_bytes",
+    "weight_files",
     "write_text",
 ]

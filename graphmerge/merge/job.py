@@ -86,7 +86,7 @@ def resolve_weights(
     found: dict[str, tuple[float, ...]] = {}
     for pattern, row in patterns.items():
         values = _checked(tuple(float(w) for w in row), models, kind)
-        for name in _fitting(graph, names, pattern):
+        for name in fitting(graph, names, pattern):
             found.setdefault(names[name], values)
     return {name: found.get(name, usual) for name in names.values()}
 
@@ -104,13 +104,11 @@ def _checked(weights: tuple[float, ...], models: int, kind: Kind) -> tuple[float
     return tuple(w / sum(weights) for w in weights)
 
 
-def _fitting(graph: ModelGraph, names: Mapping[str, str], pattern: str) -> set[str]:
+def fitting(graph: ModelGraph, names: Mapping[str, str], pattern: str) -> set[str]:
     """The tensors that fit a pattern by their own name, or that a group moves whose name fits."""
     moved = {p for g in graph.groups if fnmatchcase(g.name, pattern) for p, _ in g.members}
     found = {n for n in names if fnmatchcase(n, pattern)} | moved
     if not found:
         known = ", ".join(g.name for g in graph.groups[:5])
-        raise UsageError(
-            f"weights for {pattern!r}: no parameter or group is called so; groups are e.g. {known}"
-        )
+        raise UsageError(f"{pattern!r}: no parameter or group is called so; groups are e.g. {known}")
     return found

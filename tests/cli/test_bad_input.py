@@ -93,9 +93,9 @@ def test_row_12_half_precision_is_computed_in_float32_and_stored_as_it_came(run:
     result = run(*words, "--out", "one")
     assert result.exit_code == 0
     assert "torch.float16 as torch.float32" in text(result)
-    assert load_file(tmp_path / "one" / "merged.safetensors")["fc1.weight"].dtype == torch.float16
+    assert load_file(tmp_path / "one" / "model.safetensors")["fc1.weight"].dtype == torch.float16
     assert run(*words, "--dtype", "float32", "--out", "two").exit_code == 0
-    merged = load_file(tmp_path / "two" / "merged.safetensors")
+    merged = load_file(tmp_path / "two" / "model.safetensors")
     assert merged["fc1.weight"].dtype == torch.float32
     assert merged["norm.num_batches_tracked"].dtype == torch.int64
 
@@ -122,7 +122,7 @@ def test_row_46_unicode_and_spaces_in_paths(run: Run, tmp_path: Path) -> None:
     two = "größe zwei.safetensors"
     words = ("merge", "a.safetensors", two, *MODEL, "--quiet", "--no-onnx", "--out", "aus gabe")
     assert run(*words).exit_code == 0
-    assert (tmp_path / "aus gabe" / "merged.safetensors").exists()
+    assert (tmp_path / "aus gabe" / "model.safetensors").exists()
 
 
 def test_row_48_the_output_may_not_hold_an_input(run: Run, tmp_path: Path) -> None:
@@ -137,5 +137,5 @@ def test_interruption_exits_130_and_leaves_the_output(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graphmerge.cli.merging.merge_models", interrupt)
+    monkeypatch.setattr("graphmerge.run.run.merge_traced", interrupt)
     refused_unchanged(run, tmp_path, tmp_path / "b.safetensors", 130, "interrupted")

@@ -75,7 +75,7 @@ def test_merge_does_the_whole_path(run: Run, tmp_path: Path) -> None:
     result = run(*MERGE, "--data", "tinynet:batches", "--points", 3, "--out", "out")
     assert result.exit_code == 0, text(result)
     assert "kept:" in text(result)
-    names = {"merged.safetensors", "merged.onnx", "report.json", "barrier.png"}
+    names = {"model.safetensors", "merged.onnx", "report.json", "barrier.png"}
     assert names <= set(fingerprint(tmp_path / "out"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     rows = [r["name"] for r in report["rows"]]
@@ -89,13 +89,13 @@ def test_merge_needs_no_data_and_gives_the_same_bytes_again(run: Run, tmp_path: 
     words = (*MERGE, "--out", "out", "--quiet")
     assert run(*words).exit_code == 0
     first = fingerprint(tmp_path / "out")
-    assert {"merged.safetensors", "merged.onnx", "alignment.safetensors"} <= set(first)
+    assert {"model.safetensors", "merged.onnx", "alignment.safetensors"} <= set(first)
     refused = run(*words)
     assert refused.exit_code == 2
     assert "--force" in text(refused)
     assert fingerprint(tmp_path / "out") == first
     assert run(*words, "--force").exit_code == 0
-    assert fingerprint(tmp_path / "out")["merged.safetensors"] == first["merged.safetensors"]
+    assert fingerprint(tmp_path / "out")["model.safetensors"] == first["model.safetensors"]
 
 
 def test_the_onnx_file_is_the_merged_model(run: Run, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_onnx_file_is_the_merged_model(run: Run, tmp_path: Path) -> None:
     import tinynet
 
     model = tinynet.Net().eval()
-    model.load_state_dict(load_file(tmp_path / "out" / "merged.safetensors"))
+    model.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"))
     x = torch.randn(5, 1, 4, 4)
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "merged.onnx"))
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
@@ -122,7 +122,7 @@ def test_a_permuted_copy_is_recovered_and_identical_models_succeed(run: Run, tmp
             "merge", "a.safetensors", f"{name}.safetensors", *MODEL, "--out", name, "--quiet", "--no-onnx"
         )
         assert result.exit_code == 0, text(result)
-        merged = load_file(tmp_path / name / "merged.safetensors")
+        merged = load_file(tmp_path / name / "model.safetensors")
         assert all(torch.allclose(merged[n].float(), t.float(), atol=1e-6) for n, t in state.items())
 
 

@@ -34,12 +34,12 @@ def test_three_models_of_one_base_are_merged_by_ties(tuned: Run, tmp_path: Path)
     result = tuned(*TIES, "--option", "density=1", "--option", "scale=0.5", "--out", "out")
     assert result.exit_code == 0, text(result)
     report = json.loads(result.stdout)
-    assert report["merge"] == "ties"
+    assert report["recipe"]["merge"]["method"] == "ties"
     assert report["options"] == {"density": 1.0, "scale": 0.5}
-    assert [f["path"] for f in report["inputs"]] == [f"{n}.safetensors" for n in "abc"]
-    assert report["base"]["path"] == "base.safetensors"
+    assert [f["path"] for f in report["recipe"]["inputs"]] == [f"{n}.safetensors" for n in "abc"]
+    assert report["recipe"]["base"]["path"] == "base.safetensors"
     merged, base = (
-        load_file(tmp_path / "out" / "merged.safetensors"),
+        load_file(tmp_path / "out" / "model.safetensors"),
         load_file(tmp_path / "base.safetensors"),
     )
     for name, moved in (("a", "conv.weight"), ("b", "fc1.weight"), ("c", "fc2.bias")):
@@ -48,13 +48,14 @@ def test_three_models_of_one_base_are_merged_by_ties(tuned: Run, tmp_path: Path)
 
 
 def test_all_models_are_aligned_to_the_first_and_weighted_as_told(tuned: Run, tmp_path: Path) -> None:
-    words = ("--weights", "0.5,0.25,0.25", "--weights", "fc2.*=0,0,1", "--data", "tinynet:batches")
+    words = ("--weights", "0.5,0.25,0.25", "--rule", "fc2.*=0,0,1", "--data", "tinynet:batches")
     result = tuned(*TIES[:4], *MODEL, *words, "--method", "weight", "--no-onnx", "--json", "--out", "out")
     assert result.exit_code == 0, text(result)
     report = json.loads(result.stdout)
     assert [r["name"] for r in report["rows"]][:3] == ["model a", "model b", "model c"]
     assert report["rows"][-1]["name"] == "ensemble of all 3"
-    assert report["weights"] == ["0.5,0.25,0.25", "fc2.*=0,0,1"]
+    assert report["recipe"]["merge"]["weights"] == [0.5, 0.25, 0.25]
+    assert report["recipe"]["rules"] == [{"match": "fc2.*", "weights": [0, 0, 1]}]
     files = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"alignment-b.safetensors", "alignment-c.safetensors"} <= files or report["matching"] == "none"
 
@@ -65,7 +66,7 @@ def test_methods_that_measure_get_the_data(tuned: Run) -> None:
         result = tuned(*TIES[:4], *MODEL, "--merge", method, *words, "--out", method)
         assert result.exit_code == 0, text(result)
         report = json.loads(result.stdout)
-        assert report["merge"] == method
+        assert report["recipe"]["merge"]["method"] == method
         told = {"ingredients"} if method == "greedy-soup" else {"solved", "averaged"}
         assert told <= report["notes"].keys()
 
@@ -79,7 +80,7 @@ def test_methods_that_measure_get_the_data(tuned: Run) -> None:
         (("--merge", "slerp", "--option", "scope=half"), "tensor, model"),
         (("--merge", "slerp", "--option", "colour=1"), "there are: scope"),
         (("--option", "density"), "NAME=VALUE"),
-        (("--weights", "a,b"), "PATTERN"),
+        (("--weights", "a,b"), "W,W"),
         (("--weights", "1,2,3"), "one weight per model"),
     ],
 )  # fmt: skip

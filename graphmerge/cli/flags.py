@@ -1,0 +1,123 @@
+"""Flags of the command line that are the keys of a recipe: made from its schema, so that they agree."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+
+import typer
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+
+from graphmerge.errors import UsageError
+from graphmerge.recipe import How, Recipe, read_recipe, recipe_from
+from graphmerge.recipe.parts import Match, Merge, Repair
+from graphmerge.recipe.read import SUFFIXES
+
+NOT_FLAGS = ("version", "inputs", "stages", "made_with")
+"""Keys that a file alone has, or that are arguments."""
+
+PARTS: dict[str, type[BaseModel]] = {"match": Match, "merge": Merge, "repair": Repair}
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A key of a recipe as a flag: its place, its names, the type that the command line reads."""
+
+    place: tuple[str, ...]
+    info: FieldInfo
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The name of the parameter in Python."""
+        return "_".join(self.place)
+
+    @property
+    def names(self) -> list[str]:
+        """What a user may type; the key's own words come first."""
+        more = self.info.json_schema_extra
+        word = "--" + "-".join(p.replace("_", "-") for p in self.place)
+        extra = more.get("flags", ()) if isinstance(more, dict) else ()
+        own = f"{word}/--no-{word[2:]}" if self.read_as is bool else word
+        return [own, *(str(f) for f in extra)]  # type: ignore[union-attr]
+
+    @property
+    def read_as(self) -> Any:
+        """bool, int, str, or a list of texts."""
+        annotation = self.info.annotation
+        read = any(isinstance(m, BeforeValidator) for m in self.info.metadata)
+        if get_origin(annotation) in (tuple, dict) and self.place[-1] != "weights":
+            return list[str]
+        return annotation if annotation in (bool, int) and not read else str
+
+    def parameter(self) -> inspect.Parameter:
+        """The flag as typer reads it."""
+        default = self.info.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            default = next(iter(default.model_dump().values()))
+        shown = str(default) if default not in (None, (), {}) and default is not False else False
+        panel = "How to merge" if self.place[0] in How.model_fields else "Model, data, output"
+        option = typer.Option(*self.names, help=self.text, show_default=shown, rich_help_panel=panel)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        annotation: Any = self.read_as | None
+        return inspect.Parameter(self.name, kind, default=None, annotation=Annotated[annotation, option])
+
+
+def recipe_flags() -> Iterator[Flag]:
+    """Every flag, in the order of the schema."""
+    for key, info in Recipe.model_fields.items():
+        if key in NOT_FLAGS:
+            continue
+        yield Flag((key,), info, info.description or "")
+        for inner, field in list(PARTS[key].model_fields.items())[1:] if key in PARTS else ():
+            yield Flag((key, inner), field, f"{field.description}")
+
+
+FLAGS = tuple(recipe_flags())
+
+
+def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command(paths, given, ...)`` the flags of a recipe; those that were typed are ``given``."""
+    own = inspect.signature(command, eval_str=True)
+    rest = [p for n, p in own.parameters.items() if n != "given"]
+    made = [f.parameter() for f in FLAGS]
+
+    @wraps(command)
+    def typed(**values: Any) -> None:
+        given = typed_keys({f.place: values.pop(f.name) for f in FLAGS})
+        command(given=given, **values)
+
+    signature = own.replace(parameters=[*rest[:1], *made, *rest[1:]])
+    typed.__signature__ = signature  # type: ignore[attr-defined]
+    typed.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()} | {"return": None}
+    return typed
+
+
+def typed_keys(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Plain data of a recipe with the flags that were typed."""
+    given: dict[str, Any] = {}
+    for place, value in values.items():
+        if value is None or value == []:
+            continue
+        if place[0] in PARTS:
+            part = given.setdefault(place[0], {})
+            part[place[1] if len(place) > 1 else "method"] = value
+        else:
+            given[place[0]] = value
+    return given
+
+
+def recipe_of(paths: Sequence[str], given: Values) -> Recipe:
+    """The recipe that a user means: a YAML file, with flags put over it, or checkpoints and flags."""
+    if Path(paths[0]).suffix not in SUFFIXES:
+        return recipe_from({**given, "inputs": list(paths)}, "the command line")
+    if len(paths) > 1:
+        raise UsageError(f"{paths[0]} is a recipe, which names its inputs; leave out {paths[1]}")
+    return read_recipe(paths[0], given)

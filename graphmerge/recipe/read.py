@@ -1,0 +1,92 @@
+"""Recipes from YAML files and from flags, with every mistake named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from graphmerge.errors import InputError, UsageError
+from graphmerge.recipe.mistakes import described
+from graphmerge.recipe.paths import moved, read_from
+from graphmerge.recipe.schema import Recipe
+
+SUFFIXES = (".yaml", ".yml")
+LIMIT_BYTES = 10_000_000
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without code, without keys given twice, and with 1e-3 as a number."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: list(found) for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        where = f"line {key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise UsageError(f"{where}: the key {key!r} is no text; write it in quotes")
+        if key in found:
+            raise UsageError(f"{where}: the key {key!r} is given twice; leave one out")
+        found[key] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_yaml(text: str, origin: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds; UsageError with the line where it is none."""
+    try:
+        found = yaml.load(text, Loader)
+    except UsageError as error:
+        raise UsageError(f"{origin}, {error}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError(f"{origin} is no YAML: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{origin}: expected keys and values, such as `model: net:make`")
+    return found
+
+
+def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a YAML file; ``given`` values, such as flags, count before those of the file.
+
+    Paths in the file are relative to it. Raises InputError where the file cannot be read, UsageError
+    that lists every mistake.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LIMIT_BYTES:
+            raise InputError(f"{str(path)!r} is no recipe: it is larger than {LIMIT_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the recipe {str(path)!r} cannot be read: {error}") from error
+    content = parse_yaml(text, str(path))
+    written = recipe_from(content, str(path)).model_dump(exclude_unset=True)
+    return recipe_from(over(moved(written, read_from(path.parent)), given or {}), str(path))
+
+
+def over(written: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` put over what is written; of parts such as match, key by key."""
+    parts = {n: written[n] | v for n, v in given.items() if isinstance(v, dict) and n in written}
+    return {**written, **given, **parts}
+
+
+def recipe_from(content: Mapping[str, Any], origin: str) -> Recipe:
+    """The recipe that plain data describe; UsageError that lists every mistake in it."""
+    try:
+        return Recipe.model_validate(dict(content))
+    except ValidationError as error:
+        raise UsageError(described(error, content, origin)) from error

@@ -1,0 +1,193 @@
+"""A recipe: everything that decides what a merge gives, and where it goes.
+
+The fields are the keys of the YAML file and, by the names under ``flags``, the flags of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, model_validator
+
+from graphmerge.errors import UsageError
+from graphmerge.merge import METHODS as MERGING
+from graphmerge.merge import require_call
+from graphmerge.options import Value, read_options
+from graphmerge.recipe.parts import Match, Merge, Part, Repair, Rule, weights_of
+from graphmerge.recipe.words import example, examples, size
+
+
+def listed(given: Any) -> Any:
+    """One thing as a list of one."""
+    return given if isinstance(given, list | tuple) else (given,)
+
+
+def flags(*names: str) -> dict[str, Any]:
+    """What the command line calls a key, besides its own name."""
+    return {"flags": list(names)}
+
+
+class File(Part):
+    """A file or folder, or an object as module:name; where ``sha256`` is given, the bytes must have it."""
+
+    path: str = Field(min_length=1)
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Files = Annotated[tuple[File, ...], BeforeValidator(listed)]
+Rules = Annotated[tuple[Rule, ...], BeforeValidator(listed)]
+Examples = Annotated[tuple[Annotated[str, AfterValidator(example)], ...], BeforeValidator(examples)]
+
+
+class How(Part):
+    """How to merge models that are at hand: what the result depends on besides models and data."""
+
+    match: Match = Field(
+        Match(),
+        description="Matching: auto, none, or one of `match --help`.",
+        json_schema_extra=flags("--method"),
+    )
+    merge: Merge = Field(Merge(), description="How aligned models become one; the methods are below.")
+    repair: Repair = Field(
+        Repair(), description="auto (every repair that applies), none, bn-reset or repair."
+    )
+    rules: Rules = Field(
+        (),
+        description="For some parameters or groups: 'fc.*=keep-a' or 'layer1.*=1,0'; repeats.",
+        json_schema_extra=flags("--rule"),
+    )
+    freeze: Texts = Field((), description="Group or parameter to keep in place, e.g. 'layer3.*'; repeats.")
+    strict: StrictBool = Field(False, description="Operators without a rule are an error.")
+    seed: StrictInt = Field(0, description="Fixes every random choice.")
+    cache: str | None = Field(
+        None, description="Folder to keep traces in; a model that has not changed is found there."
+    )
+
+    @property
+    def merge_options(self) -> dict[str, Value]:
+        """All options of the merge method; its seed is that of the recipe unless it is given."""
+        own = MERGING[self.merge.method].options
+        seeded: dict[str, object] = {"seed": self.seed} if "seed" in own else {}
+        return read_options(self.merge.method, own, seeded | self.merge.options)
+
+    @property
+    def weights(self) -> tuple[float, ...] | Mapping[str, tuple[float, ...]] | None:
+        """The weights of the models, by pattern where rules have some."""
+        return weights_of(self.merge, self.rules)
+
+
+class Stage(Part):
+    """One merge of several; what it does not say is as the recipe says."""
+
+    name: str = Field(pattern=r"^[\w-]+$", description="What later stages call its result.")
+    inputs: Files = Field((), description="Checkpoints, or names of earlier stages.")
+    base: File | None = None
+    own_data: Files = ()
+    match: Match = Match()
+    merge: Merge = Merge()
+    repair: Repair = Repair()
+    rules: Rules = ()
+    seed: StrictInt = 0
+
+
+class Recipe(How):
+    """One merge, or several in a row: models, data, how to merge, what to write."""
+
+    version: Literal[1] = Field(1, description="The version of this format.")
+    model: str = Field(
+        description="The architecture: module:factory or module:factory(width=2), a Hugging Face folder,"
+        " or a .pt2 archive.",
+        json_schema_extra=flags("-m"),
+    )
+    inputs: Files = Field((), description="Checkpoints; the result is in the frame of the first.")
+    base: File | None = Field(None, description="The checkpoint that the models were fine-tuned from.")
+    example_inputs: Examples = Field(
+        (),
+        description="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",
+        json_schema_extra=flags("--example-input", "--input", "-i"),
+    )
+    data: File | None = Field(
+        None,
+        description="Training batches (inputs, targets): module:loader or an .npz. For matching and repair.",
+        json_schema_extra=flags("-d"),
+    )
+    own_data: Files = Field(
+        (), description="Batches of one model, where they differ; once per model, in order."
+    )
+    test: File | None = Field(
+        None,
+        description="Held-out batches for evaluation; without it a part of data is held out.",
+        json_schema_extra=flags("-t"),
+    )
+    points: StrictInt = Field(25, ge=0, description="Points of the barrier curves (0: none).")
+    out: str | None = Field(None, description="Output folder.", json_schema_extra=flags("-o"))
+    out_dtype: Literal["same", "float16", "bfloat16", "float32", "float64"] = Field(
+        "same",
+        description="Of model.safetensors, a floating dtype such as float16; same is that of the first.",
+        json_schema_extra=flags("--dtype"),
+    )
+    shard_size: Annotated[int, BeforeValidator(size)] = Field(
+        5 * 10**9, gt=0, description="Larger checkpoints are split into files of at most this, e.g. 2GB."
+    )
+    onnx: StrictBool = Field(True, description="Also write merged.onnx.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda.")
+    allow_duplicate: StrictBool = Field(False, description="Merge a file with itself.")
+    stages: tuple[Stage, ...] = Field((), description="Several merges in a row; the last is the result.")
+    made_with: dict[str, Any] | None = Field(
+        None, description="In a recipe.lock.yaml: versions and hashes of the run that wrote it."
+    )
+
+    @property
+    def steps(self) -> tuple[tuple[str, Recipe], ...]:
+        """Every merge with its name, as a recipe of its own."""
+        if not self.stages:
+            return (("merge", self),)
+        return tuple((s.name, self._step(s)) for s in self.stages)
+
+    def _step(self, stage: Stage) -> Recipe:
+        own = {n: getattr(stage, n) for n in stage.model_fields_set - {"name"}}
+        return self.model_copy(update={"stages": (), **own})
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.points == 1:
+            raise ValueError("points: a curve needs at least 2 points (0 draws none)")
+        names: list[str] = []
+        for name, step in self.steps:
+            which = f"stage {name}: " if self.stages else ""
+            if name in names:
+                raise ValueError(f"{which}there are two stages of this name")
+            try:
+                require_step(step)
+            except UsageError as error:
+                raise ValueError(which + str(error)) from error
+            later = {s.name for s in self.stages} - set(names)
+            if early := [f.path for f in step.inputs if f.path in later]:
+                raise ValueError(f"{which}its input {early[0]!r} is not made by an earlier stage")
+            names.append(name)
+        return self
+
+
+def require_step(step: Recipe) -> None:
+    """UsageError unless a merge has all that its methods need."""
+    if not step.inputs:
+        raise UsageError("inputs: expected checkpoints to merge")
+    require_call(
+        step.merge.method, len(step.inputs), step.merge_options, step.weights, step.base, step.data,
+        step.own_data or None,
+    )  # fmt: skip
+    lacking = [f"{m} matching" for m in step.match.lacking(step.data) if step.match.method != "auto"]
+    lacking += [step.repair.method] if step.repair.method not in ("auto", "none") and not step.data else []
+    if lacking:
+        raise UsageError(f"{lacking[0]} needs data (--data): batches (inputs, targets)")
+    for k, rule in enumerate(step.rules):
+        if rule.match in [r.match for r in step.rules[:k]]:
+            raise UsageError(f"there are two rules for {rule.match!r}; leave one out")
+        if rule.weights is not None and len(rule.weights) != len(step.inputs):
+            raise UsageError(
+                f"rule {rule.match!r}: {len(step.inputs)} models but {len(rule.weights)} weights"
+            )
+        if rule.kept is not None and rule.kept >= len(step.inputs):
+            raise UsageError(f"rule {rule.match!r}: {rule.action}, but there are {len(step.inputs)} models")

@@ -1,0 +1,45 @@
+"""Barrier curves between the models of a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphmerge.evaluate import BarrierCurve, barrier
+from graphmerge.pipeline import Batches, MergeResult, State, repairs, split
+from graphmerge.progress import Progress
+
+
+def curves(
+    result: MergeResult,
+    states: Sequence[State],
+    data: Batches | None,
+    test: Batches | None,
+    points: int,
+    say: Progress,
+    progress: Progress,
+) -> dict[str, BarrierCurve]:
+    """Barrier curves between two models; none of more, or without data.
+
+    They are naive, aligned, and aligned with the repair that was kept.
+    """
+    data, held_out = split(data)
+    test = test or held_out
+    if not points or not test or len(states) != 2:
+        return {}
+    graph, (first, second) = result.graph, states
+    say(f"barrier curves at {points} points: naive")
+    found = {"naive": barrier(graph, first, second, test, points, progress=progress)}
+    best = result.kept_alignments or next(iter(result.alignments.values()), ())
+    if not best:
+        return found
+    moved = best[0].apply(second)
+    say("barrier curves: aligned")
+    found["aligned"] = barrier(graph, first, moved, test, points, progress=progress)
+    way = repairs(graph, [first, moved], data).get(result.kept.repair) if data else None
+    if way:
+        name = f"aligned + {result.kept.repair}"
+        say(f"barrier curves: {name}")
+        found[name] = barrier(
+            graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)), progress=progress
+        )
+    return found

@@ -1,0 +1,134 @@
+"""A recipe from what it names to an output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphmerge.errors import UsageError
+from graphmerge.files import staged_output, weight_bytes
+from graphmerge.pipeline import MergeResult, Supply, merge_traced, trace_and_prove
+from graphmerge.progress import Progress, silent
+from graphmerge.recipe import Recipe, echo, portable
+from graphmerge.run.curves import curves
+from graphmerge.run.inputs import checkpoints, verified
+from graphmerge.run.report import report_of
+from graphmerge.run.write import write_merge, write_onnx, write_texts
+from graphmerge.sources import build_model, example_inputs, load_data, parse_dtype, pick_device
+from graphmerge.sources.weights import Weights, load_weights
+
+COPIES = 3
+"""Of the weights, on disk while the output is written: safetensors, ONNX, alignments."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave: the merge (the last of several), its report, and the folder."""
+
+    result: MergeResult
+    report: Mapping[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a recipe names, read: the model, its example inputs, the weights by path."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    weights: Mapping[str, Weights]
+
+
+Merges = Mapping[str, tuple[MergeResult, Supply]]
+"""Every merge of a recipe by its name, and what it was made from."""
+
+
+def run_recipe(
+    recipe: Recipe, out: str | Path | None = None, *, force: bool = False,
+    say: Progress = silent, progress: Progress = silent,
+) -> Outcome:  # fmt: skip
+    """Read models and data, merge, and write the output folder as a whole or not at all.
+
+    ``out`` counts before the recipe's own; a folder that holds something is replaced with ``force`` only.
+    ``say`` is told of every stage, ``progress`` of every step within one. Raises what the stages raise;
+    an earlier output is then as it was.
+    """
+    target = out or recipe.out
+    if target is None:
+        raise UsageError("tell where to write: --out FOLDER, or out: in the recipe")
+    hashes = verified(recipe)
+    paths = list(checkpoints(recipe))
+    room = COPIES * max(map(weight_bytes, paths))
+    with staged_output(target, force, inputs=list(hashes), needed_bytes=room) as folder:
+        opened = open_recipe(recipe, paths, say)
+        merges = merge_all(recipe, opened, say, progress)
+        report = write_all(folder, Path(target), recipe, hashes, opened, merges, say, progress)
+    return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target))
+
+
+def write_all(
+    folder: Path, target: Path, recipe: Recipe, hashes: Mapping[str, str], opened: Opened, merges: Merges,
+    say: Progress, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything in ``folder``, which will be ``target``; the report."""
+    result, supply = merges[recipe.steps[-1][0]]
+    drawn = curves(result, supply.states, supply.data, supply.test, recipe.points, say, progress)
+    echoed = echo(recipe, hashes)
+    report = report_of(echoed, {n: r for n, (r, _) in merges.items()}, drawn)
+    made_by = portable(echoed)
+    dtypes = out_dtypes(recipe, opened)
+    files = write_merge(folder, result, dtypes, made_by, recipe.shard_size, drawn)
+    if recipe.onnx:
+        say("writing merged.onnx and comparing it with torch")
+        report["onnx"] = write_onnx(folder, result, opened.model, opened.args, opened.kwargs, made_by)
+    write_texts(folder, report, target, files)
+    return report
+
+
+def out_dtypes(recipe: Recipe, opened: Opened) -> dict[str, torch.dtype]:
+    """The dtype of every tensor of the output: as in the file of the first model, unless told otherwise."""
+    stored = next(iter(opened.weights.values())).stored
+    if recipe.out_dtype == "same":
+        return dict(stored)
+    wanted = parse_dtype(recipe.out_dtype)
+    return {n: wanted if d.is_floating_point else d for n, d in stored.items()}
+
+
+def open_recipe(recipe: Recipe, paths: Sequence[str], say: Progress = silent) -> Opened:
+    """Build the model and read its weights."""
+    place = pick_device(recipe.device)
+    torch.manual_seed(recipe.seed)
+    module = build_model(recipe.model, place).eval()
+    args, kwargs = example_inputs(recipe.example_inputs, place, recipe.seed)
+    return Opened(module, args, kwargs, {path: load_weights(module, path, say) for path in paths})
+
+
+def merge_all(
+    recipe: Recipe, opened: Opened, say: Progress = silent, progress: Progress = silent
+) -> dict[str, tuple[MergeResult, Supply]]:
+    """Every merge of the recipe by its name, and what it was made from; the model is traced once."""
+    read = cache(load_data)
+    graph, proof = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
+    states: dict[str, Mapping[str, torch.Tensor]] = {p: w.state for p, w in opened.weights.items()}
+    found: dict[str, tuple[MergeResult, Supply]] = {}
+    for name, step in recipe.steps:
+        if recipe.stages:
+            say(f"stage {name}: {', '.join(f.path for f in step.inputs)}")
+        supply = Supply(
+            [states[f.path] for f in step.inputs],
+            states[step.base.path] if step.base else None,
+            read(step.data.path) if step.data else None,
+            [read(d.path) for d in step.own_data] or None,
+            read(step.test.path) if step.test else None,
+        )
+        result = merge_traced(graph, proof, supply, step, say, progress)
+        found[name] = result, supply
+        states[name] = result.kept.state
+    return found

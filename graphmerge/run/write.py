@@ -1,0 +1,56 @@
+"""The files of an output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from graphmerge.evaluate import BarrierCurve, save_barrier_plot
+from graphmerge.export import export_onnx
+from graphmerge.files import WHOLE, check_finite, save_model, sha256
+from graphmerge.pipeline import MergeResult
+from graphmerge.recipe import lock_text
+from graphmerge.run.card import card
+from graphmerge.run.summary import letter
+
+
+def write_merge(
+    folder: Path, result: MergeResult, dtypes: Mapping[str, torch.dtype], made_by: Mapping[str, Any],
+    shard_size: int, drawn: Mapping[str, BarrierCurve],
+) -> tuple[Path, ...]:  # fmt: skip
+    """The checkpoint in ``dtypes``, the alignments and the plot; the files of the checkpoint."""
+    state = {n: t.to(dtypes[n]) for n, t in result.kept.state.items()}
+    check_finite(state, folder / WHOLE)
+    files = save_model(folder, state, {"recipe": made_by}, shard_size)
+    for k, alignment in enumerate(result.kept_alignments, 1):
+        which = "" if len(result.kept_alignments) == 1 else f"-{letter(k)}"
+        alignment.save(folder / f"alignment{which}.safetensors")
+    if drawn:
+        title = "Loss along the path from A to B"
+        save_barrier_plot(drawn, result.ensemble, folder / "barrier.png", title)
+    return files
+
+
+def write_onnx(
+    folder: Path, result: MergeResult, module: nn.Module, args: Any, kwargs: Any, made_by: Mapping[str, Any]
+) -> dict[str, Any]:
+    """merged.onnx, compared with torch; what to report of it."""
+    module.load_state_dict(dict(result.kept.state))
+    args, kwargs = pytree.tree_map(lambda t: t.cpu() if isinstance(t, torch.Tensor) else t, (args, kwargs))
+    metadata = {"recipe": json.dumps(made_by, sort_keys=True)}
+    written = export_onnx(module.cpu(), folder / "merged.onnx", args, kwargs, metadata=metadata)
+    return {"opset": written.opset, "max_error": dict(written.max_error), "dynamic": written.dynamic}
+
+
+def write_texts(folder: Path, report: Mapping[str, Any], target: Path, files: Sequence[Path]) -> None:
+    """report.json, the model card, and the recipe that makes ``files`` again from ``target``."""
+    (folder / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
+    (folder / "README.md").write_text(card(report), encoding="utf-8")
+    made = report["made_with"] | {"files": {f.name: sha256(f) for f in files}}
+    (folder / "recipe.lock.yaml").write_text(lock_text(report["recipe"], made, target), encoding="utf-8")

@@ -1,0 +1,18 @@
+"""What a user names: a model, its example inputs, its weights, its data."""
+
+from graphmerge.sources.data import Batches, load_data
+from graphmerge.sources.factory import import_object, is_import
+from graphmerge.sources.inputs import example_inputs, parse_dtype, parse_input
+from graphmerge.sources.model import build_model, pick_device
+
+__all__ = [
+    "Batches",
+    "build_model",
+    "example_inputs",
+    "import_object",
+    "is_import",
+    "load_data",
+    "parse_dtype",
+    "parse_input",
+    "pick_device",
+]

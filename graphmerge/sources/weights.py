@@ -1,0 +1,34 @@
+"""The weights that a user names, checked against their model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from graphmerge.files import check_against_model, check_finite, load_weights_of
+from graphmerge.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state dict in the dtypes and on the device of its model, and the dtypes that its file has."""
+
+    state: dict[str, torch.Tensor]
+    stored: Mapping[str, torch.dtype]
+
+
+def load_weights(model: nn.Module, path: str, say: Progress = silent) -> Weights:
+    """A checkpoint checked against the model; ``say`` is told of ties filled in and of dtypes changed."""
+    own = model.state_dict()
+    checked = check_against_model(load_weights_of(path), own, path)
+    check_finite(checked.state, path)
+    stored = {name: t.dtype for name, t in checked.state.items()}
+    for note in checked.notes:
+        say(f"{path}: {note}")
+    if changed := Counter(f"{d} as {own[n].dtype}" for n, d in stored.items() if d != own[n].dtype):
+        say(f"{path}: computed " + ", ".join(f"{n} tensors of {x}" for x, n in changed.items()))
+    return Weights({n: t.to(own[n]) for n, t in checked.state.items()}, stored)
