@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,21 +22,28 @@ from graphmerge.symmetry.verify import verify as verify_graph
 
 
 def prepare(
-    model: str, inputs: list[str], weights: str | None, device: str, seed: int, talk: Talk
+    model: str,
+    inputs: Sequence[str] | None,
+    weights: str | None,
+    device: str,
+    seed: int,
+    talk: Talk,
+    trust: bool = False,
 ) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     """The module with its weights, and its example inputs."""
     place = pick_device(device)
     torch.manual_seed(seed)
-    module = build_model(model, place).eval()
+    built = build_model(model, place, trust)
+    module = built.module
     if weights:
         module.load_state_dict(load_weights(module, weights, talk.say).state)
-    args, kwargs = example_inputs(inputs, place, seed)
+    args, kwargs = example_inputs(inputs or built.examples, place, seed)
     return module, args, kwargs
 
 
 def verify(
     model: options.Model,
-    inputs: options.Inputs,
+    inputs: options.Inputs = None,
     weights: options.Weights = None,
     strict: options.Strict = False,
     freeze: options.Freeze = None,
@@ -45,11 +53,12 @@ def verify(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
+    trust: options.Trust = False,
 ) -> None:
     """Prove every group by running the model: exit code 1 when one fails."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        module, args, kwargs = prepare(model, inputs, weights, device, seed, talk)
+        module, args, kwargs = prepare(model, inputs, weights, device, seed, talk, trust)
         graph = trace(
             module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick
         )
@@ -97,11 +106,12 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
+    trust: options.Trust = False,
 ) -> None:
     """Loss (nats) and accuracy (0 to 1) of a checkpoint."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        module = build_model(model, pick_device(device)).eval()
+        module = build_model(model, pick_device(device), trust).module
         score = score_model(module, load_weights(module, weights, talk.say).state, load_data(data))
         row = (Path(weights).name, f"{score.loss:.4f}", f"{score.accuracy:.4f}", str(score.samples))
         found = {"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}
@@ -110,22 +120,24 @@ def evaluate(
 
 def export(
     model: options.Model,
-    inputs: options.Inputs,
     weights: Annotated[str, typer.Option("--weights", "-w", help="Checkpoint (.safetensors, .pt).")],
     target: Annotated[str, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    inputs: options.Inputs = None,
     static: Annotated[bool, typer.Option("--static", help="Fix the batch size to that of --input.")] = False,
     force: options.Force = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
+    device: options.Device = "cpu",
+    trust: options.Trust = False,
 ) -> None:
     """Write a checked ONNX file: exit code 1 when onnxruntime does not agree with torch."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         if Path(target).exists() and not force:
             raise UsageError(f"{target} exists; pass --force to replace it")
-        module, args, kwargs = prepare(model, inputs, weights, "cpu", seed, talk)
+        module, args, kwargs = prepare(model, inputs, weights, device, seed, talk, trust)
         talk.say("exporting and comparing with onnxruntime")
         report = export_onnx(module, target, args, kwargs, dynamic_batch=not static)
         found = {

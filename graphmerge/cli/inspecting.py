@@ -21,7 +21,7 @@ from graphmerge.symmetry import trace
 
 def inspect(
     model: options.Model,
-    inputs: options.Inputs,
+    inputs: options.Inputs = None,
     strict: options.Strict = False,
     freeze: options.Freeze = None,
     picture: Annotated[
@@ -35,13 +35,14 @@ def inspect(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
+    trust: options.Trust = False,
 ) -> None:
     """Show the symmetry groups of an architecture by module, and what stays fixed and why."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         if picture:
             _require_picture(Path(picture), force)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
         graph = trace(
             module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick
         )
@@ -60,11 +61,11 @@ def _require_picture(target: Path, force: bool) -> None:
 
 def explain(
     model: options.Model,
-    inputs: options.Inputs,
     place: Annotated[
         str,
         typer.Argument(metavar="PARAMETER:DIM", help="A dimension, such as layer1.0.conv1.weight:0."),
     ],
+    inputs: options.Inputs = None,
     other: Annotated[
         str | None,
         typer.Argument(metavar="[PARAMETER:DIM]", help="Why it moves together with this one, or not."),
@@ -75,11 +76,12 @@ def explain(
     as_json: options.Json = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
+    trust: options.Trust = False,
 ) -> None:
     """Say why a dimension moves with what it moves with, or why it is fixed, with the lines of code."""
     with exit_codes(debug):
         talk = Talk(True, as_json)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
         graph = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
         text = graph.explain(*parse_place(place), parse_place(other) if other else None)
         talk.result({"explanation": text}, lambda: out.print(text, markup=False, soft_wrap=True))

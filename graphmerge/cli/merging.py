@@ -53,8 +53,8 @@ def match(
     a: First,
     b: Second,
     model: options.Model,
-    inputs: options.Inputs,
     target: Annotated[str, typer.Option("--out", "-o", help="The alignment file to write (.safetensors).")],
+    inputs: options.Inputs = None,
     method: Annotated[str, typer.Option("--method", help="\n\n".join(described()))] = "weight",
     settings: Annotated[
         list[str] | None, typer.Option("--option", help="An option of the method, e.g. restarts=3; repeats.")
@@ -73,6 +73,7 @@ def match(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
+    trust: options.Trust = False,
 ) -> None:
     """Find the symmetry that brings B into the frame of A, and save it."""
     with exit_codes(debug):
@@ -84,7 +85,7 @@ def match(
             raise UsageError(f"--plot {plot}: expected a file that ends in .svg, .png or .pdf")
         given = check_settings(method, parse_options(settings or ()))
         _require_data(method, data)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk)
+        module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
         states = [load_weights(module, path, talk.say).state for path in (a, b)]
         graph, _ = prove(trace(module, args, kwargs, freeze=freeze or ()), module, seed, talk.say, talk.tick)
         found = match_models(

@@ -8,16 +8,24 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="The architecture, as module:factory or module:factory(width=2).")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="The architecture: module:factory or module:factory(width=2), a Hugging Face folder, or a .pt2.",
+    ),
 ]
 Inputs = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
-        "--input", "-i", help="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats."
+        "--example-inputs",
+        "--input",
+        "-i",
+        help="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",
     ),
 ]
 Weights = Annotated[
-    str | None, typer.Option("--weights", "-w", help="Checkpoint of the model (.safetensors, .pt).")
+    str | None, typer.Option("--weights", "-w", help="Checkpoint of the model: a file or a folder.")
 ]
 Data = Annotated[
     str | None,
@@ -25,12 +33,6 @@ Data = Annotated[
         "--data",
         "-d",
         help="Training batches (inputs, targets): module:loader or an .npz. For matching and repair.",
-    ),
-]
-Test = Annotated[
-    str | None,
-    typer.Option(
-        "--test", "-t", help="Held-out batches for evaluation; without it a part of --data is held out."
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -44,14 +46,10 @@ Freeze = Annotated[
     typer.Option("--freeze", help="Group or parameter to keep in place, e.g. 'layer3.*'; repeats."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
-Restarts = Annotated[
-    int,
-    typer.Option(
-        "--restarts", min=1, help="Weight matching: 1 is one descent; each further round places pairs anew."
-    ),
-]
-Out = Annotated[str, typer.Option("--out", "-o", help="Output folder.")]
 Cache = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder to keep traces in; a model that has not changed is found there."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Read a .pt2 as MODEL, which can run code that is in it.")
 ]

@@ -14,6 +14,7 @@ from graphmerge.errors import InputError, UsageError
 from graphmerge.recipe.mistakes import described
 from graphmerge.recipe.paths import moved, read_from
 from graphmerge.recipe.schema import Recipe
+from graphmerge.sources.factory import importable
 
 SUFFIXES = (".yaml", ".yml")
 LIMIT_BYTES = 10_000_000
@@ -63,7 +64,7 @@ def parse_yaml(text: str, origin: str) -> dict[str, Any]:
 def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a YAML file; ``given`` values, such as flags, count before those of the file.
 
-    Paths in the file are relative to it. Raises InputError where the file cannot be read, UsageError
+    Paths in the file are relative to it, and modules beside it can be imported. Raises InputError where the file cannot be read, UsageError
     that lists every mistake.
     """
     path = Path(path)
@@ -74,6 +75,7 @@ def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Rec
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the recipe {str(path)!r} cannot be read: {error}") from error
     content = parse_yaml(text, str(path))
+    importable(path.parent)
     written = recipe_from(content, str(path)).model_dump(exclude_unset=True)
     return recipe_from(over(moved(written, read_from(path.parent)), given or {}), str(path))
 

@@ -96,13 +96,16 @@ class Recipe(How):
     """One merge, or several in a row: models, data, how to merge, what to write."""
 
     version: Literal[1] = Field(1, description="The version of this format.")
-    model: str = Field(
-        description="The architecture: module:factory or module:factory(width=2), a Hugging Face folder,"
-        " or a .pt2 archive.",
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="The architecture: module:factory or module:factory(width=2), a folder with a config.json"
+        " (Hugging Face; by default the first input), or a .pt2 archive.",
         json_schema_extra=flags("-m"),
     )
     inputs: Files = Field((), description="Checkpoints; the result is in the frame of the first.")
     base: File | None = Field(None, description="The checkpoint that the models were fine-tuned from.")
+    trust: StrictBool = Field(False, description="Read a .pt2 as model, which can run code that is in it.")
     example_inputs: Examples = Field(
         (),
         description="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",

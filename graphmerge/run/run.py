@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from graphmerge.errors import UsageError
 from graphmerge.files import staged_output, weight_bytes
@@ -18,10 +17,11 @@ from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo, portable
 from graphmerge.run.curves import curves
 from graphmerge.run.inputs import checkpoints, verified
+from graphmerge.run.open import Opened, described_by, open_recipe
 from graphmerge.run.report import report_of
-from graphmerge.run.write import write_merge, write_onnx, write_texts
-from graphmerge.sources import build_model, example_inputs, load_data, parse_dtype, pick_device
-from graphmerge.sources.weights import Weights, load_weights
+from graphmerge.run.write import carry_over, write_merge, write_onnx, write_texts
+from graphmerge.sources import load_data, parse_dtype
+from graphmerge.sources.huggingface import is_folder, require_alike
 
 COPIES = 3
 """Of the weights, on disk while the output is written: safetensors, ONNX, alignments."""
@@ -34,16 +34,6 @@ class Outcome:
     result: MergeResult
     report: Mapping[str, Any]
     folder: Path
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a recipe names, read: the model, its example inputs, the weights by path."""
-
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    weights: Mapping[str, Weights]
 
 
 Merges = Mapping[str, tuple[MergeResult, Supply]]
@@ -64,20 +54,23 @@ def run_recipe(
     if target is None:
         raise UsageError("tell where to write: --out FOLDER, or out: in the recipe")
     hashes = verified(recipe)
+    for note in require_alike([p for p in checkpoints(recipe) if is_folder(p)]):
+        say(note)
     paths = list(checkpoints(recipe))
     room = COPIES * max(map(weight_bytes, paths))
     with staged_output(target, force, inputs=list(hashes), needed_bytes=room) as folder:
         opened = open_recipe(recipe, paths, say)
         merges = merge_all(recipe, opened, say, progress)
-        report = write_all(folder, Path(target), recipe, hashes, opened, merges, say, progress)
+        report = write_all(folder, Path(target), hashes, opened, merges, say, progress)
     return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target))
 
 
 def write_all(
-    folder: Path, target: Path, recipe: Recipe, hashes: Mapping[str, str], opened: Opened, merges: Merges,
-    say: Progress, progress: Progress,
+    folder: Path, target: Path, hashes: Mapping[str, str], opened: Opened, merges: Merges, say: Progress,
+    progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything in ``folder``, which will be ``target``; the report."""
+    recipe = opened.recipe
     result, supply = merges[recipe.steps[-1][0]]
     drawn = curves(result, supply.states, supply.data, supply.test, recipe.points, say, progress)
     echoed = echo(recipe, hashes)
@@ -89,25 +82,18 @@ def write_all(
         say("writing merged.onnx and comparing it with torch")
         report["onnx"] = write_onnx(folder, result, opened.model, opened.args, opened.kwargs, made_by)
     write_texts(folder, report, target, files)
+    if described := described_by(recipe):
+        carry_over(described, folder, recipe.out_dtype)
     return report
 
 
 def out_dtypes(recipe: Recipe, opened: Opened) -> dict[str, torch.dtype]:
-    """The dtype of every tensor of the output: as in the file of the first model, unless told otherwise."""
+    """The dtype of every tensor of the output: names and dtypes of the first model, unless told otherwise."""
     stored = next(iter(opened.weights.values())).stored
     if recipe.out_dtype == "same":
         return dict(stored)
     wanted = parse_dtype(recipe.out_dtype)
     return {n: wanted if d.is_floating_point else d for n, d in stored.items()}
-
-
-def open_recipe(recipe: Recipe, paths: Sequence[str], say: Progress = silent) -> Opened:
-    """Build the model and read its weights."""
-    place = pick_device(recipe.device)
-    torch.manual_seed(recipe.seed)
-    module = build_model(recipe.model, place).eval()
-    args, kwargs = example_inputs(recipe.example_inputs, place, recipe.seed)
-    return Opened(module, args, kwargs, {path: load_weights(module, path, say) for path in paths})
 
 
 def merge_all(

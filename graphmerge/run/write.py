@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from graphmerge.pipeline import MergeResult
 from graphmerge.recipe import lock_text
 from graphmerge.run.card import card
 from graphmerge.run.summary import letter
+from graphmerge.sources.huggingface import CONFIG, read_config, side_files
 
 
 def write_merge(
     folder: Path, result: MergeResult, dtypes: Mapping[str, torch.dtype], made_by: Mapping[str, Any],
     shard_size: int, drawn: Mapping[str, BarrierCurve],
 ) -> tuple[Path, ...]:  # fmt: skip
-    """The checkpoint in ``dtypes``, the alignments and the plot; the files of the checkpoint."""
-    state = {n: t.to(dtypes[n]) for n, t in result.kept.state.items()}
+    """The checkpoint with the names in ``dtypes``, the alignments and the plot; the checkpoint's files."""
+    state = {n: result.kept.state[n].to(dtype) for n, dtype in dtypes.items()}
     check_finite(state, folder / WHOLE)
     files = save_model(folder, state, {"recipe": made_by}, shard_size)
     for k, alignment in enumerate(result.kept_alignments, 1):
@@ -54,3 +56,14 @@ def write_texts(folder: Path, report: Mapping[str, Any], target: Path, files: Se
     (folder / "README.md").write_text(card(report), encoding="utf-8")
     made = report["made_with"] | {"files": {f.name: sha256(f) for f in files}}
     (folder / "recipe.lock.yaml").write_text(lock_text(report["recipe"], made, target), encoding="utf-8")
+
+
+def carry_over(described: Path, folder: Path, out_dtype: str) -> None:
+    """Config, tokenizer and other side files of a model's folder; the config tells the dtype."""
+    for file in side_files(described):
+        shutil.copyfile(file, folder / file.name)
+    config = read_config(folder)
+    said = next((k for k in ("dtype", "torch_dtype") if k in config), None)
+    if said and out_dtype != "same":
+        text = json.dumps(config | {said: out_dtype}, indent=2) + "\n"
+        (folder / CONFIG).write_text(text, encoding="utf-8")

@@ -21,14 +21,19 @@ def is_import(text: str) -> bool:
     return FORM.fullmatch(text.strip()) is not None
 
 
+def importable(folder: Path) -> None:
+    """Let modules of a folder be imported, before those of others."""
+    if str(folder.resolve()) not in sys.path:
+        sys.path.insert(0, str(folder.resolve()))
+
+
 def import_object(spec: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The object behind ``module:name`` or ``module:name(key=literal, ...)``, and those arguments."""
     found = FORM.fullmatch(spec.strip())
     if not found:
         raise UsageError(f"{spec!r} is not of the form module:name or module:name(width=2)")
     module_name, path, arguments = found.groups()
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    importable(Path.cwd())
     try:
         target: Any = importlib.import_module(module_name)
         for part in path.split("."):

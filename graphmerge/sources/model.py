@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import UsageError, refusal
+from graphmerge.sources.archive import SUFFIX, build_from_archive
 from graphmerge.sources.factory import import_object
+from graphmerge.sources.huggingface import build_from_config, default_inputs, is_folder
 
 
-def build_model(spec: str, device: torch.device) -> nn.Module:
-    """The module that ``module:factory`` makes, on ``device``."""
+@dataclass(frozen=True)
+class Built:
+    """A module, and the example inputs that are known of it, as a recipe writes them."""
+
+    module: nn.Module
+    examples: tuple[str, ...] = ()
+
+
+def build_model(spec: str, device: torch.device, trusted: bool = False) -> Built:
+    """The module that ``spec`` names, on ``device``, in evaluation mode.
+
+    ``spec`` is ``module:factory`` or ``module:factory(width=2)``, a folder with a config.json, or an
+    archive of torch.export, which is read only if it is ``trusted``. Raises UsageError for anything
+    else, and where the module cannot be made.
+    """
+    if is_folder(spec):
+        made = build_from_config(spec)
+        built = Built(made, default_inputs(made))
+    elif Path(spec).suffix == SUFFIX:
+        built = Built(*build_from_archive(spec, trusted))
+    elif Path(spec).suffix == ".onnx" or Path(spec).exists():
+        raise UsageError(_no_model(spec))
+    else:
+        built = Built(_call(spec))
+    return Built(built.module.to(device).eval(), built.examples)
+
+
+def _call(spec: str) -> nn.Module:
     factory, arguments = import_object(spec)
     try:
         model = factory(**arguments)
@@ -18,7 +49,18 @@ def build_model(spec: str, device: torch.device) -> nn.Module:
         raise UsageError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{spec!r} gives a {type(model).__name__}, expected a torch.nn.Module")
-    return model.to(device)
+    return model
+
+
+def _no_model(spec: str) -> str:
+    onnx = Path(spec).suffix == ".onnx"
+    return refusal(
+        f"{spec!r} is no model that can be traced.",
+        expected="module:factory, a folder with a config.json, or a .pt2 of torch.export.save",
+        seen="an ONNX file" if onnx else "a folder without config.json" if Path(spec).is_dir() else "a file",
+        means="an ONNX file does not say which weights a checkpoint has" if onnx else "no network is known",
+        fix="name the torch module that it was made from (--model module:factory), or export that to .pt2",
+    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -15,7 +15,10 @@ from graphmerge.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict in the dtypes and on the device of its model, and the dtypes that its file has."""
+    """A state dict in the dtypes and on the device of its model; the names and dtypes that its file has.
+
+    Names that the model ties may be fewer in the file than in the state.
+    """
 
     state: dict[str, torch.Tensor]
     stored: Mapping[str, torch.dtype]
@@ -24,9 +27,10 @@ class Weights:
 def load_weights(model: nn.Module, path: str, say: Progress = silent) -> Weights:
     """A checkpoint checked against the model; ``say`` is told of ties filled in and of dtypes changed."""
     own = model.state_dict()
-    checked = check_against_model(load_weights_of(path), own, path)
+    found = load_weights_of(path)
+    checked = check_against_model(found, own, path)
     check_finite(checked.state, path)
-    stored = {name: t.dtype for name, t in checked.state.items()}
+    stored = {name: t.dtype for name, t in checked.state.items() if name in found}
     for note in checked.notes:
         say(f"{path}: {note}")
     if changed := Counter(f"{d} as {own[n].dtype}" for n, d in stored.items() if d != own[n].dtype):
