@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graphmerge.cli import commands, inspecting, merging
+from graphmerge.cli import commands, inspecting, merging, planning
 from graphmerge.cli.console import out
 from graphmerge.cli.demo import demo
 
@@ -18,8 +18,8 @@ app = typer.Typer(
 )
 
 for command in (
-    inspecting.inspect, commands.verify, inspecting.explain, merging.match, merging.merge,
-    commands.evaluate, commands.export, demo,
+    inspecting.inspect, commands.verify, inspecting.explain, merging.match, planning.plan, merging.merge,
+    commands.evaluate, commands.export, planning.schema, demo,
 ):  # fmt: skip
     app.command(epilog=merging.methods_table() if command is merging.merge else None)(command)
 

@@ -25,6 +25,11 @@ PARTS: dict[str, type[BaseModel]] = {"match": Match, "merge": Merge, "repair": R
 
 Values = Mapping[str, Any]
 
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="RECIPE.yaml | A B...", help="A recipe, or checkpoints to merge."),
+]
+
 
 @dataclass(frozen=True)
 class Flag:

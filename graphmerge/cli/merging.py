@@ -10,7 +10,7 @@ import typer
 from graphmerge.cli import options, report
 from graphmerge.cli.commands import prepare
 from graphmerge.cli.console import Talk, exit_codes
-from graphmerge.cli.flags import Values, recipe_of, with_recipe
+from graphmerge.cli.flags import Paths, Values, recipe_of, with_recipe
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import save_descent_plot
@@ -28,12 +28,6 @@ from graphmerge.sources.weights import load_weights
 from graphmerge.symmetry import trace
 
 First = Annotated[str, typer.Argument(metavar="A", help="First checkpoint; the result is in its frame.")]
-Paths = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RECIPE.yaml | A B...", help="A recipe; or checkpoints, each aligned to the first."
-    ),
-]
 Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
 
 

@@ -1,8 +1,9 @@
 """Files in and out: checkpoints that are checked before use, outputs that are written as a whole."""
 
-from graphmerge.files.check import CheckedState, check_against_model, check_finite
+from graphmerge.files.check import CheckedState, check_against_model, check_finite, header_faults
 from graphmerge.files.checkpoint import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
-from graphmerge.files.output import staged_output, write_text
+from graphmerge.files.output import require_free, staged_output, write_text
+from graphmerge.files.shapes import shapes_of
 from graphmerge.files.shards import (
     WHOLE,
     hash_of,
@@ -22,15 +23,18 @@ __all__ = [
     "check_against_model",
     "check_finite",
     "hash_of",
+    "header_faults",
     "load_checkpoint",
     "load_weights_of",
     "read_index",
     "read_metadata",
+    "require_free",
     "require_index",
     "same_bytes",
     "save_checkpoint",
     "save_model",
     "sha256",
+    "shapes_of",
     "staged_output",
     "weight_bytes",
     "weight_files",

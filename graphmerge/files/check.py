@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,29 @@ def check_against_model(
     result = OrderedDict((name, filled[twins[name][0]]) for name in filled)
     result._metadata = getattr(state, "_metadata", getattr(reference, "_metadata", OrderedDict()))  # type: ignore[attr-defined]
     return CheckedState(result, (*notes, *_mixed_dtypes(filled)))
+
+
+def header_faults(
+    state: Mapping[str, Tensor], reference: Mapping[str, Tensor], path: str | Path
+) -> list[InputError]:
+    """All that ``check_against_model`` would refuse for names, shapes or dtypes, at once.
+
+    ``state`` may be on the meta device, as ``shapes_of`` gives it.
+    """
+    twins = ties(reference)
+    filled = {name: state[n] for name in reference if (n := _source(name, twins, state))}
+    checks: list[Callable[[], None]] = [
+        lambda: _check_names(state, filled, twins, path),
+        lambda: _check_shapes(filled, reference, path),
+        lambda: _check_dtypes(filled, reference, path),
+    ]
+    found = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            found.append(error)
+    return found
 
 
 def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:

@@ -43,13 +43,18 @@ def staged_output(
         The parent is read-only, lacks space, or another live run writes the same output.
     """
     target = Path(path)
-    _refuse_overlap(target, inputs)
-    _refuse_occupied(target, force)
+    require_free(target, force, inputs=inputs)
     with staging(target, needed_bytes) as part:
         folder = part / "new"
         folder.mkdir()
         yield folder
         publish_folder(folder, target)
+
+
+def require_free(path: str | Path, force: bool, *, inputs: Sequence[str | Path] = ()) -> None:
+    """UsageError unless an output may be put at ``path``; as for ``staged_output``."""
+    _refuse_overlap(Path(path), inputs)
+    _refuse_occupied(Path(path), force)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -64,7 +64,8 @@ def parse_yaml(text: str, origin: str) -> dict[str, Any]:
 def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a YAML file; ``given`` values, such as flags, count before those of the file.
 
-    Paths in the file are relative to it, and modules beside it can be imported. Raises InputError where the file cannot be read, UsageError
+    Paths in the file are relative to it, and modules beside it can be imported. Raises InputError where
+    the file cannot be read, UsageError
     that lists every mistake.
     """
     path = Path(path)

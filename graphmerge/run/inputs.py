@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 from graphmerge.errors import InputError, refusal
 from graphmerge.files import hash_of
@@ -23,6 +24,19 @@ def data_files(recipe: Recipe) -> dict[str, File]:
     return {f.path: f for f in files if not is_import(f.path)}
 
 
+def require_different(recipe: Recipe) -> None:
+    """InputError where one merge has the same file twice, by name or by link, unless that is allowed."""
+    for _, step in recipe.steps if not recipe.allow_duplicate else ():
+        for one, other in itertools.combinations([f.path for f in step.inputs], 2):
+            if one == other or (Path(one).exists() and Path(other).exists() and Path(one).samefile(other)):
+                raise InputError(_twice(one, other))
+
+
+def _twice(one: str, other: str) -> str:
+    means = "merging them gives them back; pass --allow-duplicate to go on"
+    return f"{one} and {other} hold the same bytes: {means}"
+
+
 def verified(recipe: Recipe) -> dict[str, str]:
     """The SHA-256 of every checkpoint and data file by its path.
 
@@ -30,13 +44,11 @@ def verified(recipe: Recipe) -> dict[str, str]:
     the same one twice and ``allow_duplicate`` is off.
     """
     hashes = {path: _hash(file) for path, file in (checkpoints(recipe) | data_files(recipe)).items()}
+    require_different(recipe)
     for _, step in recipe.steps if not recipe.allow_duplicate else ():
-        for one, other in itertools.combinations([f.path for f in step.inputs], 2):
-            if one == other or (one in hashes and hashes[one] == hashes.get(other)):
-                raise InputError(
-                    f"{one} and {other} hold the same bytes: merging them gives them back; pass"
-                    " --allow-duplicate to go on"
-                )
+        for one, other in itertools.combinations([f.path for f in step.inputs if f.path in hashes], 2):
+            if hashes[one] == hashes[other]:
+                raise InputError(_twice(one, other))
     return hashes
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from graphmerge.errors import UsageError
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe
-from graphmerge.sources import build_model, example_inputs, pick_device
+from graphmerge.sources import build_model, build_on_meta, example_inputs, pick_device
 from graphmerge.sources.huggingface import is_folder
 from graphmerge.sources.weights import Weights, load_weights
 
@@ -44,9 +44,10 @@ def open_model(recipe: Recipe, device: torch.device) -> tuple[Recipe, nn.Module]
     """The recipe with all that its model says of itself, and the model on ``device``."""
     spec = architecture(recipe)
     torch.manual_seed(recipe.seed)
-    built = build_model(spec, device, recipe.trust)
+    meta = device.type == "meta"
+    built = build_on_meta(spec, recipe.trust) if meta else build_model(spec, device, recipe.trust)
     known = {"model": spec, "example_inputs": recipe.example_inputs or built.examples}
-    place = {} if device.type == "meta" else {"device": device.type}
+    place = {} if meta else {"device": device.type}
     return recipe.model_copy(update={**known, **place}), built.module
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from graphmerge.errors import UsageError, refusal
+from graphmerge.errors import InputError, UsageError, refusal
 from graphmerge.sources.archive import SUFFIX, build_from_archive
 from graphmerge.sources.factory import import_object
 from graphmerge.sources.huggingface import build_from_config, default_inputs, is_folder
@@ -39,6 +39,15 @@ def build_model(spec: str, device: torch.device, trusted: bool = False) -> Built
     else:
         built = Built(_call(spec))
     return Built(built.module.to(device).eval(), built.examples)
+
+
+def build_on_meta(spec: str, trusted: bool = False) -> Built:
+    """The same without memory for its weights; a factory that needs their values is run on the CPU first."""
+    try:
+        with torch.device("meta"):
+            return build_model(spec, torch.device("meta"), trusted)
+    except (UsageError, InputError, NotImplementedError, RuntimeError):
+        return build_model(spec, torch.device("meta"), trusted)
 
 
 def _call(spec: str) -> nn.Module:
