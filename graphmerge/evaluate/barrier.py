@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from graphmerge.errors import UsageError
 from graphmerge.merge import average
-from graphmerge.metrics import Score, evaluate
+from graphmerge.metrics import Score, Scorer, evaluate
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import State, state_of
@@ -60,9 +61,17 @@ class BarrierCurve:
             "at": list(self.at),
             "loss": [s.loss for s in self.scores],
             "accuracy": [s.accuracy for s in self.scores],
+            "extra": {n: [s.extra[n] for s in self.scores] for n in self.scores[0].extra},
             "loss barrier": {"max minus mean of ends": self.loss, "max above line": self.loss_above_line},
             "error barrier": {"max minus mean of ends": self.error, "max above line": self.error_above_line},
         }
+
+
+def places(points: int) -> tuple[float, ...]:
+    """Evenly spaced places on a path from 0 to 1; UsageError for fewer than 2."""
+    if points < 2:
+        raise UsageError(f"a barrier curve needs at least 2 points, got {points}")
+    return tuple(k / (points - 1) for k in range(points))
 
 
 def barrier(
@@ -73,20 +82,37 @@ def barrier(
     points: int = 25,
     repair: Repair | None = None,
     *,
+    score: Scorer = evaluate,
     progress: Progress = silent,
 ) -> BarrierCurve:
     """Evaluate the straight path from ``a`` to ``b`` (already aligned) at ``points`` places.
 
-    ``repair`` is applied to every point, the ends included: it must change nothing there.
-    Raises UsageError for fewer than 2 points.
+    ``repair`` is applied to every point, the ends included: it must change nothing there. ``score`` is how
+    a network is scored. Raises UsageError for fewer than 2 points.
     """
-    if points < 2:
-        raise UsageError(f"a barrier curve needs at least 2 points, got {points}")
+    at = places(points)
     first, last = state_of(a), state_of(b)
-    at = tuple(k / (points - 1) for k in range(points))
     scores = []
     for k, t in enumerate(at, 1):
         progress(f"barrier curve: point {k} of {points}")
         state: State = average([first, last], [1 - t, t])
-        scores.append(evaluate(graph.model, repair(state, t) if repair else state, data))
+        scores.append(score(graph.model, repair(state, t) if repair else state, data))
     return BarrierCurve(at, tuple(scores))
+
+
+def barrier_path(
+    graph: ModelGraph,
+    models: Sequence[nn.Module | State],
+    data: Iterable[Any],
+    points: int = 11,
+    *,
+    score: Scorer = evaluate,
+    progress: Progress = silent,
+) -> tuple[BarrierCurve, ...]:
+    """The curves of the path that leads straight from each of several models (in one frame) to the next."""
+    if len(models) < 2:
+        raise UsageError(f"a path needs at least 2 models, got {len(models)}")
+    return tuple(
+        barrier(graph, a, b, data, points, score=score, progress=progress)
+        for a, b in itertools.pairwise(models)
+    )

@@ -25,7 +25,7 @@ from graphmerge.symmetry.structure import Structure
 from graphmerge.trace.program import op_name
 from graphmerge.trace.run import Inputs, State, device_of, fitting, inputs_of, to_device, visit
 
-_MOVES_ONLY = {
+MOVES_ONLY = {
     f"aten.{n}"
     for n in (
         "view", "_unsafe_view", "reshape", "permute", "transpose", "unsqueeze", "squeeze", "expand", "clone",
@@ -102,7 +102,7 @@ def feature_labels(graph: ModelGraph) -> Structure:
     computing = {
         n.name
         for n in from_data
-        if n.op == "call_function" and op_name(n.target) not in _MOVES_ONLY and not _normalised_next(n)
+        if n.op == "call_function" and op_name(n.target) not in MOVES_ONLY and not _normalised_next(n)
     }
     sorted_rows = graph.facts.universe.sorted_by
     values = {

@@ -1,0 +1,47 @@
+"""The gate that every comparison of aligned models stands on: alignment changes no output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from graphmerge.errors import GateError, refusal
+from graphmerge.symmetry import ModelGraph
+from graphmerge.trace.run import State, call, device_of, inputs_of, state_of, to_device
+
+
+def require_unmoved(
+    graph: ModelGraph, before: nn.Module | State, after: nn.Module | State, data: Iterable[Any]
+) -> float:
+    """The largest change of an output on ``data`` that alignment made, relative to the largest output.
+
+    Raises GateError where it is more than rounding: 3 times the square root of the dtype's epsilon, which is
+    1e-3 for float32.
+    """
+    first, last = state_of(before), state_of(after)
+    change = size = 0.0
+    tolerance = 0.0
+    for inputs in inputs_of(data):
+        args, kwargs = to_device(inputs, device_of(first))
+        outputs = [pytree.tree_leaves(call(graph.model, s, args, kwargs)) for s in (first, last)]
+        for x, y in zip(*outputs, strict=True):
+            if isinstance(x, torch.Tensor) and x.is_floating_point():
+                change = max(change, float((x.double() - y.double()).abs().max()))
+                size = max(size, float(x.double().abs().max()))
+                tolerance = max(tolerance, 3 * torch.finfo(x.dtype).eps ** 0.5)
+    relative = change / size if size else change
+    if not relative <= tolerance:
+        raise GateError(
+            refusal(
+                "An aligned model is not the model that it was.",
+                expected=f"outputs that change by rounding only, at most {tolerance:.0e} of the largest",
+                seen=f"a change of {relative:.1e}",
+                means="what moved is no symmetry of the network: no merge of these models can be trusted",
+                fix="align with the graph of this very network, and verify the graph (graphmerge.verify)",
+            )
+        )
+    return relative
