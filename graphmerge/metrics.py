@@ -23,7 +23,7 @@ IGNORED = -100
 
 
 class Meter(Protocol):
-    """A metric that collects batches, as those of torchmetrics do; ``reset`` is called first if there is one."""
+    """A metric that collects batches, as torchmetrics' do; ``reset`` is called first if there is one."""
 
     def update(self, outputs: Any, targets: torch.Tensor) -> None:
         """Take in one batch: what the model returns, and the targets."""

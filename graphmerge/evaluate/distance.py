@@ -15,34 +15,24 @@ from graphmerge.trace.run import State, state_of
 
 @dataclass(frozen=True)
 class ParameterDistance:
-    """One parameter, or several taken together: norms of a and b, inner products before and after."""
+    """One parameter, or several taken together: L2 norms of a, of b, and of their difference."""
 
     name: str
     entries: int
     norm_a: float
     norm_b: float
-    before: float
-    after: float
-
-    @property
-    def distance_before(self) -> float:
-        """L2 norm of a - b."""
-        return _distance(self, self.before)
-
-    @property
-    def distance_after(self) -> float:
-        """L2 norm of a - aligned b."""
-        return _distance(self, self.after)
+    distance_before: float
+    distance_after: float
 
     @property
     def angle_before(self) -> float:
         """Degrees between a and b; NaN where one is 0."""
-        return _angle(self, self.before)
+        return _angle(self, self.distance_before)
 
     @property
     def angle_after(self) -> float:
         """Degrees between a and aligned b."""
-        return _angle(self, self.after)
+        return _angle(self, self.distance_after)
 
     @property
     def gain(self) -> float:
@@ -92,17 +82,9 @@ def distances(
     first, before, after = state_of(a), state_of(b), state_of(aligned)
     rows = []
     for name in parameters(graph, first):
-        x, y, z = (s[name].detach().double() for s in (first, before, after))
-        rows.append(
-            ParameterDistance(
-                name,
-                x.numel(),
-                float(x.norm()),
-                float(y.norm()),
-                float((x * y).sum()),
-                float((x * z.to(x)).sum()),
-            )
-        )
+        x, y, z = (t[name].detach().double() for t in (first, before, after))
+        norms = (float(t.norm()) for t in (x, y, x - y, x - z))
+        rows.append(ParameterDistance(name, x.numel(), *norms))
     return Distances(tuple(rows))
 
 
@@ -122,17 +104,14 @@ def _together(rows: Iterable[ParameterDistance], key: Callable[[str], str]) -> t
             sum(r.entries for r in group),
             math.hypot(*(r.norm_a for r in group)),
             math.hypot(*(r.norm_b for r in group)),
-            sum(r.before for r in group),
-            sum(r.after for r in group),
+            math.hypot(*(r.distance_before for r in group)),
+            math.hypot(*(r.distance_after for r in group)),
         )
         for name, group in groups.items()
     )
 
 
-def _distance(row: ParameterDistance, inner: float) -> float:
-    return math.sqrt(max(row.norm_a**2 + row.norm_b**2 - 2 * inner, 0.0))
-
-
-def _angle(row: ParameterDistance, inner: float) -> float:
+def _angle(row: ParameterDistance, distance: float) -> float:
     scale = row.norm_a * row.norm_b
+    inner = (row.norm_a**2 + row.norm_b**2 - distance**2) / 2
     return math.degrees(math.acos(max(-1.0, min(1.0, inner / scale)))) if scale else math.nan

@@ -73,21 +73,21 @@ def stitch(
 def cuts(program: Program) -> tuple[Layer, ...]:
     """The layers that lie on every way from the inputs to the outputs, but for the output itself."""
     inputs = {n for n in program.graph.graph.nodes if n.name in program.inputs}
-    flow: nx.DiGraph[fx.Node | None] = nx.DiGraph()
-    flow.add_edges_from((None, n) for n in inputs)  # None: where all inputs come from
+    start, end = "all inputs", program.graph.graph.output_node()
+    flow: nx.DiGraph[Any] = nx.DiGraph()
+    flow.add_edges_from((start, n) for n in inputs)
     reached = set(inputs)
     for node in program.graph.graph.nodes:
         read = reached.intersection(node.all_input_nodes)
         if read:
             reached.add(node)
             flow.add_edges_from((n, node) for n in read)
-    end = program.graph.graph.output_node()
     if end not in reached:
         return ()
-    above = nx.immediate_dominators(flow, None)
+    above = nx.immediate_dominators(flow, start)
     through = set()
     at = above[end]
-    while at is not None:
+    while at != start:
         through.add(at.name)
         at = above[at]
     through -= {n.name for n in end.all_input_nodes}

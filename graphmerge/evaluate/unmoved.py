@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,18 +24,18 @@ def require_unmoved(
     1e-3 for float32.
     """
     first, last = state_of(before), state_of(after)
-    change = size = 0.0
-    tolerance = 0.0
+    largest, tolerance = torch.zeros(2, dtype=torch.float64), 0.0  # change, size; NaN stays NaN
     for inputs in inputs_of(data):
         args, kwargs = to_device(inputs, device_of(first))
         outputs = [pytree.tree_leaves(call(graph.model, s, args, kwargs)) for s in (first, last)]
         for x, y in zip(*outputs, strict=True):
             if isinstance(x, torch.Tensor) and x.is_floating_point():
-                change = max(change, float((x.double() - y.double()).abs().max()))
-                size = max(size, float(x.double().abs().max()))
+                found = torch.stack([(x.double() - y.double()).abs().max(), x.double().abs().max()])
+                largest = torch.maximum(largest.to(found), found)
                 tolerance = max(tolerance, 3 * torch.finfo(x.dtype).eps ** 0.5)
+    change, size = largest.tolist()
     relative = change / size if size else change
-    if not relative <= tolerance:
+    if math.isnan(relative) or relative > tolerance:
         raise GateError(
             refusal(
                 "An aligned model is not the model that it was.",
@@ -44,4 +45,4 @@ def require_unmoved(
                 fix="align with the graph of this very network, and verify the graph (graphmerge.verify)",
             )
         )
-    return relative
+    return float(relative)
