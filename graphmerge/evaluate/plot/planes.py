@@ -1,0 +1,57 @@
+"""Contours: the loss and the accuracy over a plane, with the models on it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from graphmerge.evaluate.plane import LossPlane
+from graphmerge.evaluate.plot.style import SHADES, blank
+
+_LEVELS = 14
+
+
+def plane_figure(plane: LossPlane, title: str) -> Figure:
+    """Contours of loss and accuracy; levels of the loss are even in its logarithm, up to its 95th percentile."""
+    figure = blank(10, 4.2)
+    for axes, (label, values, levels, shades, beyond) in zip(
+        figure.subplots(1, 2), _maps(plane), strict=True
+    ):
+        filled = axes.contourf(plane.x, plane.y, values, levels=levels, cmap=shades, extend=beyond)
+        axes.contour(plane.x, plane.y, values, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
+        bar = figure.colorbar(filled, ax=axes, label=label)
+        ticks = levels.tolist()[::2]
+        bar.set_ticks(ticks, labels=[f"{v:.3g}" for v in ticks])
+        for name, (x, y) in plane.marks.items():
+            axes.plot(x, y, marker="o", color="white", markeredgecolor="black", markersize=6)
+            axes.annotate(
+                name, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=10,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )  # fmt: skip
+        axes.set_xlabel(plane.axes[0])
+        axes.set_ylabel(plane.axes[1])
+        axes.set_aspect("equal")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _maps(
+    plane: LossPlane,
+) -> list[tuple[str, np.ndarray, np.ndarray, str, Literal["max", "neither"]]]:
+    """Label, values [y][x], levels, colours, and what lies beyond, of the two panels; NaN is left blank."""
+    loss = np.array([[s.loss for s in row] for row in plane.scores])
+    right = 100 * np.array([[s.accuracy for s in row] for row in plane.scores])
+    finite = loss[np.isfinite(loss)]
+    low, high = max(float(finite.min()), 1e-6), max(float(np.quantile(finite, 0.95)), 1e-5)
+    levels = np.geomspace(low, max(high, 1.01 * low), _LEVELS)
+    part = right[np.isfinite(right)]
+    top = float(part.max()) if part.size else 1.0
+    bottom = float(part.min()) if part.size else 0.0
+    grades = np.linspace(bottom, max(top, bottom + 1e-3), _LEVELS)
+    return [
+        ("loss (nats)", np.ma.masked_invalid(loss), levels, f"{SHADES}_r", "max"),
+        ("accuracy (%)", np.ma.masked_invalid(right), grades, SHADES, "neither"),
+    ]

@@ -1,0 +1,67 @@
+"""What all pictures share: colours, axes, and files that are the same each time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = ("#9a3b3b", "#c98a1b", "#1f6f8b", "#3a7d44", "#6b4c9a", "#5f5f5f")
+MARKS = ("o", "s", "D", "^", "v", "P")
+SHADES = "viridis"
+"""Colours of planes and matrices: even in lightness, so they survive a printer."""
+
+_DPI = 150
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def line_style(k: int, label: str) -> dict[str, Any]:
+    """How the line number ``k`` is drawn: colour and mark, so that it is told apart in grey as well."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKS[k % len(MARKS)],
+        "markersize": 3.5,
+        "linewidth": 1.4,
+        "label": label,
+    }
+
+
+def finish(axes: Axes, label: str, below: str) -> None:
+    """Names of the axes, a light grid, no frame."""
+    axes.set_xlabel(below)
+    axes.set_ylabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure in the format of the file's ending (.svg, .png, .pdf)."""
+    with matplotlib.rc_context({"svg.hashsalt": "graphmerge"}):
+        figure.savefig(path, dpi=_DPI, metadata=_undated(Path(path).suffix))
+
+
+def svg(figure: Figure) -> str:
+    """The figure as the text of an SVG element, to stand in a page."""
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "graphmerge"}):
+        figure.savefig(out, format="svg", metadata=_undated(".svg"))
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _undated(suffix: str) -> dict[str, None]:
+    if suffix == ".png":
+        return {"Software": None}
+    return {"Date": None} if suffix == ".svg" else {"CreationDate": None}
