@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graphmerge.cli import commands, inspecting, merging, planning
+from graphmerge.cli import commands, evaluating, inspecting, merging, planning
 from graphmerge.cli.console import out
 from graphmerge.cli.demo import demo
 
@@ -17,11 +17,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+TABLES = {merging.merge: merging.methods_table, evaluating.evaluate: evaluating.measures_table}
+"""What stands below the help text of a command."""
+
 for command in (
     inspecting.inspect, commands.verify, inspecting.explain, merging.match, planning.plan, merging.merge,
-    commands.evaluate, commands.export, planning.schema, demo,
+    evaluating.evaluate, commands.export, planning.schema, demo,
 ):  # fmt: skip
-    app.command(epilog=merging.methods_table() if command is merging.merge else None)(command)
+    app.command(epilog=TABLES[command]() if command in TABLES else None)(command)
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""Commands that run one model: verify, evaluate, export."""
+"""Commands that run one model: verify, export."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from torch import nn
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes, table
 from graphmerge.errors import UsageError
-from graphmerge.evaluate import evaluate as score_model
 from graphmerge.export import export_onnx
-from graphmerge.sources import build_model, example_inputs, load_data, pick_device
+from graphmerge.sources import build_model, example_inputs, pick_device
 from graphmerge.sources.weights import load_weights
 from graphmerge.symmetry import trace
 from graphmerge.symmetry.verify import verify as verify_graph
@@ -94,28 +93,6 @@ def verify(
         )
         talk.result(data, lambda: table(title, ("group", "moved", "control", ""), rows))
         result.require()
-
-
-def evaluate(
-    model: options.Model,
-    weights: Annotated[str, typer.Option("--weights", "-w", help="Checkpoint (.safetensors, .pt).")],
-    data: Annotated[
-        str, typer.Option("--data", "-d", help="Batches (inputs, targets): module:loader or an .npz.")
-    ],
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-    trust: options.Trust = False,
-) -> None:
-    """Loss (nats) and accuracy (0 to 1) of a checkpoint."""
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        module = build_model(model, pick_device(device), trust).module
-        score = score_model(module, load_weights(module, weights, talk.say).state, load_data(data))
-        row = (Path(weights).name, f"{score.loss:.4f}", f"{score.accuracy:.4f}", str(score.samples))
-        found = {"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}
-        talk.result(found, lambda: table("Evaluation", ("checkpoint", "loss", "accuracy", "samples"), [row]))
 
 
 def export(

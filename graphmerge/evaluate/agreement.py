@@ -30,12 +30,13 @@ def agreement(
     model: nn.Module, states: Sequence[State], data: Iterable[Any], *, names: Sequence[str] = ()
 ) -> Agreement:
     """Compare the classes that networks of one architecture predict; no targets are needed."""
-    same = torch.zeros(len(states), len(states), dtype=torch.float64)
+    place = device_of(states[0])
+    same = torch.zeros(len(states), len(states), dtype=torch.float64, device=place)
     count = 0
     for inputs in inputs_of(data):
-        args, kwargs = to_device(inputs, device_of(states[0]))
+        args, kwargs = to_device(inputs, place)
         guesses = torch.stack([forward(model, s, args, kwargs).argmax(-1).reshape(-1) for s in states])
-        same += (guesses[:, None] == guesses).double().sum(-1).cpu()
+        same += (guesses[:, None] == guesses).double().sum(-1)
         count += guesses.shape[1]
     if not count:
         raise InputError("the data holds no batch: nothing to compare on")

@@ -14,7 +14,7 @@ from torch import nn
 
 from graphmerge.errors import UsageError
 from graphmerge.metrics import IGNORED, evaluate, logits_of
-from graphmerge.trace.run import State
+from graphmerge.trace.run import State, device_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def calibration(model: nn.Module, state: State, data: Iterable[Any], bins: int =
     """Confidence against accuracy of class predictions on batches ``(inputs, targets)``."""
     if bins < 1:
         raise UsageError(f"calibration needs at least 1 bin, got {bins}")
-    collected = _Bins(bins)
+    collected = _Bins(bins, device_of(state))
     evaluate(model, state, data, metrics={"bins": collected})
     counts, sure, right = collected.sums.T
     return Calibration(
@@ -68,8 +68,8 @@ def calibration(model: nn.Module, state: State, data: Iterable[Any], bins: int =
 class _Bins:
     """Sums [bin][count, confidence, hits] over predictions; bin k holds confidences in (k/n, (k+1)/n]."""
 
-    def __init__(self, bins: int) -> None:
-        self.sums = torch.zeros(bins, 3, dtype=torch.float64)
+    def __init__(self, bins: int, device: torch.device) -> None:
+        self.sums = torch.zeros(bins, 3, dtype=torch.float64, device=device)
 
     def update(self, outputs: Any, targets: torch.Tensor) -> None:
         p = logits_of(outputs).double().softmax(-1)
@@ -77,8 +77,8 @@ class _Bins:
         sure, guess = p.max(-1)
         bins = len(self.sums)
         place = (sure * bins).ceil().long().clamp(1, bins) - 1
-        rows = torch.stack([torch.ones_like(sure), sure, (guess == wanted).double()], 1)[wanted != IGNORED]
-        self.sums.index_add_(0, place[wanted != IGNORED].cpu(), rows.cpu())
+        rows = torch.stack([torch.ones_like(sure), sure, (guess == wanted).double()], 1)
+        self.sums.index_add_(0, place, rows * (wanted != IGNORED).double()[:, None])
 
     def compute(self) -> float:
         return float(self.sums[:, 0].sum())

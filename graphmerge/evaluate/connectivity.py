@@ -17,7 +17,7 @@ from torch import nn
 from graphmerge.evaluate.layers import Layer, features, layers
 from graphmerge.merge import average
 from graphmerge.symmetry import ModelGraph
-from graphmerge.trace.run import State, program_for, state_of
+from graphmerge.trace.run import State, device_of, program_for, state_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def _measure(
     merged = average([first, second], [1 - at, at])
     program = program_for(graph.model, data, graph.program)
     found = layers(program, only)
-    sums = {x.name: torch.zeros(3, dtype=torch.float64) for x in found}
+    place = device_of(first)
+    sums = {x.name: torch.zeros(3, dtype=torch.float64, device=place) for x in found}
     count = dict.fromkeys(sums, 0)
     with torch.no_grad():
         for layer, values in features(program, [first, second, merged], data, found):
@@ -94,7 +95,7 @@ def _measure(
             mixed = _mix(fa, fb, shares(layer))
             own, apart = _cosine(fm, mixed), _cosine(fa, fb)
             length = own * fm.norm(dim=1).double() / mixed.norm(dim=1).double().clamp_min(_TINY)
-            sums[layer.name] += torch.stack([(1 - own).sum(), (1 - apart).sum(), length.sum()]).cpu()
+            sums[layer.name] += torch.stack([(1 - own).sum(), (1 - apart).sum(), length.sum()])
             count[layer.name] += len(fa)
     return tuple(LayerConnectivity(n, *(s / count[n]).tolist()) for n, s in sums.items())
 

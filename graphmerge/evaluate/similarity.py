@@ -16,7 +16,7 @@ from torch import nn
 from graphmerge.errors import InputError
 from graphmerge.evaluate.layers import features, layers
 from graphmerge.symmetry import ModelGraph
-from graphmerge.trace.run import State, program_for, state_of
+from graphmerge.trace.run import State, device_of, program_for, state_of
 
 LEAST = 4
 """The unbiased estimator needs so many samples in a batch."""
@@ -56,7 +56,8 @@ def cka(
     found = layers(program, only)
     number = {x.node: k for k, x in enumerate(found)}
     size = len(found)
-    sums = [torch.zeros(size, size, dtype=torch.float64) for _ in range(3)]
+    place = device_of(state_of(first))
+    sums = [torch.zeros(size, size, dtype=torch.float64, device=place) for _ in range(3)]
     grams: list[list[torch.Tensor]] = [[], []]
     with torch.no_grad():
         for layer, values in features(program, [state_of(first), state_of(second)], data, found):
@@ -65,7 +66,7 @@ def cka(
             if number[layer.node] == size - 1:  # the batch is complete
                 x, y = (torch.stack(rows).flatten(1) for rows in grams)
                 for total, (left, right) in zip(sums, ((x, y), (x, x), (y, y)), strict=True):
-                    total += (left @ right.T).cpu()
+                    total += left @ right.T
                 grams = [[], []]
     scale = sums[1].diagonal()[:, None] * sums[2].diagonal()
     values_found = torch.where(scale > 0, sums[0] / scale.clamp_min(1e-300).sqrt(), torch.nan)

@@ -11,15 +11,19 @@ import numpy as np
 import torch
 
 from graphmerge.errors import InputError
+from graphmerge.files import load_checkpoint
+from graphmerge.files.header import METADATA, read_header
 from graphmerge.sources.factory import import_object
 
 Batches = list[tuple[Any, Any]]
 
+SAFETENSORS = ".safetensors"
+
 
 def load_data(spec: str) -> Batches:
-    """Batches ``(inputs, targets)`` from ``module:loader`` or an .npz with arrays inputs and targets."""
-    if spec.endswith(".npz"):
-        return _from_npz(Path(spec))
+    """Batches ``(inputs, targets)`` from ``module:loader``, or a file of arrays inputs and targets."""
+    if spec.endswith((".npz", SAFETENSORS)):
+        return _from_file(Path(spec))
     loader, arguments = import_object(spec)
     try:
         return [tuple(batch) for batch in loader(**arguments)]
@@ -28,22 +32,32 @@ def load_data(spec: str) -> Batches:
 
 
 def check_data_file(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of inputs and targets in an .npz, from its headers alone.
+    """The shapes of inputs and targets in an .npz or .safetensors, from its headers alone.
 
     Raises InputError where it is missing or damaged, lacks one of the two, or their lengths differ.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            shapes = {n.removesuffix(".npy"): _shape(archive, n) for n in archive.namelist()}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"the data file {str(path)!r} cannot be read as .npz: {error}") from error
+    shapes = _safetensors_shapes(path) if path.suffix == SAFETENSORS else _npz_shapes(path)
     if {"inputs", "targets"} - shapes.keys():
         raise InputError(f"{path} has arrays {sorted(shapes)}, expected inputs and targets")
     x, y = shapes["inputs"], shapes["targets"]
     if not x or not y or x[0] != y[0]:
         raise InputError(f"{path}: inputs are {x}, but targets {y}: expected as many")
     return shapes
+
+
+def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    if not path.is_file():
+        raise InputError(f"the data file {str(path)!r} does not exist")
+    return {n: tuple(t["shape"]) for n, t in read_header(path).items() if n != METADATA}
+
+
+def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {n.removesuffix(".npy"): _shape(archive, n) for n in archive.namelist()}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"the data file {str(path)!r} cannot be read as .npz: {error}") from error
 
 
 def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
@@ -56,11 +70,16 @@ def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
         return shape
 
 
-def _from_npz(path: Path, batch: int = 500) -> Batches:
+def _from_file(path: Path, batch: int = 500) -> Batches:
     check_data_file(path)
+    arrays = load_checkpoint(path) if path.suffix == SAFETENSORS else _arrays(path)
+    x, y = arrays["inputs"], arrays["targets"]
+    return [(x[k : k + batch], y[k : k + batch]) for k in range(0, len(x), batch)]
+
+
+def _arrays(path: Path) -> dict[str, torch.Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            x, y = torch.from_numpy(arrays["inputs"]), torch.from_numpy(arrays["targets"])
+            return {n: torch.from_numpy(arrays[n]) for n in ("inputs", "targets")}
     except (OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"the data file {str(path)!r} cannot be read: {error}") from error
-    return [(x[k : k + batch], y[k : k + batch]) for k in range(0, len(x), batch)]

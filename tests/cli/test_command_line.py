@@ -131,7 +131,7 @@ def test_match_evaluate_and_export(run: Run, tmp_path: Path) -> None:
     assert run("match", "a.safetensors", "b.safetensors", *MODEL, "--out", "al.safetensors").exit_code == 2
     x, y = (torch.cat(t).numpy() for t in zip(*__import__("tinynet").batches(), strict=True))
     np.savez(tmp_path / "data.npz", inputs=x, targets=y)
-    words = ("evaluate", "--model", "tinynet:Net", "--weights", "a.safetensors", "--json", "--data")
+    words = ("evaluate", "a.safetensors", "--model", "tinynet:Net", "--json", "--data")
     assert json.loads(run(*words, "data.npz").stdout) == pytest.approx(
         json.loads(run(*words, "tinynet:batches").stdout)
     )

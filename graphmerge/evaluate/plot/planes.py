@@ -15,7 +15,7 @@ _LEVELS = 14
 
 
 def plane_figure(plane: LossPlane, title: str) -> Figure:
-    """Contours of loss and accuracy; levels of the loss are even in its logarithm, up to its 95th percentile."""
+    """Contours of loss and accuracy; levels of the loss are even in its logarithm, to its 95th percentile."""
     figure = blank(10, 4.2)
     for axes, (label, values, levels, shades, beyond) in zip(
         figure.subplots(1, 2), _maps(plane), strict=True

@@ -1,0 +1,269 @@
+"""The command that measures: one model, several, and what lies between them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from graphmerge.cli import options
+from graphmerge.cli.commands import load_weights
+from graphmerge.cli.console import Talk, exit_codes, table
+from graphmerge.cli.report import letter
+from graphmerge.cli.spec import (
+    Batches,
+    build_model,
+    example_inputs,
+    import_object,
+    load_data,
+    parse_options,
+    pick_device,
+)
+from graphmerge.errors import UsageError
+from graphmerge.evaluate import evaluate as score_model
+from graphmerge.evaluate import require_unmoved
+from graphmerge.evaluate.measures import MEASURES, Findings, Task
+from graphmerge.evaluate.measures.measure import Way
+from graphmerge.evaluate.plot import save_figure
+from graphmerge.files import sha256, staged_output
+from graphmerge.match import METHODS as MATCHING
+from graphmerge.match import match
+from graphmerge.metrics import Metric
+from graphmerge.options import read_options
+from graphmerge.pipeline import prove, repairs
+from graphmerge.symmetry import ModelGraph, trace
+from graphmerge.trace.run import State, device_of, split_batch, to_device
+
+FEW = 3
+"""Samples of the first batch to trace with, where no --input is given."""
+
+
+def measures_table() -> str:
+    """The measures as lines for the help text: options with their defaults, what they need, source."""
+    lines = ["Measures:"]
+    for name, m in MEASURES.items():
+        given = "".join(f" {n}={o.default} ({o.expected})" for n, o in m.options.items())
+        low, high = m.models
+        needs = "" if low == 1 else f"; {low} models" + ("" if high == low else " or more")
+        source = f" [{m.source}]" if m.source else ""
+        lines.append(f"{name}:{given and given + ';'} {m.text}{needs}{source}")
+    return "\n\n".join(lines)
+
+
+def evaluate(
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="A [B]...", help="Checkpoints (.safetensors, .pt); A is the frame.")
+    ],
+    model: options.Model,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="Batches (inputs, targets): module:loader, an .npz or a .safetensors."
+        ),
+    ],
+    measure: Annotated[
+        list[str] | None,
+        typer.Option("--measure", help="What to measure (score by default); the table is below; repeats."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="An option of the measures that have it, e.g. points=11; repeats."),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option("--train", help="Training batches: to match and repair with, and for train curves."),
+    ] = None,
+    align: Annotated[
+        str, typer.Option("--align", help="How to bring all models into the frame of A: none, or as `match`.")
+    ] = "weight",
+    repair: Annotated[
+        str, typer.Option("--repair", help="Repair of what is merged, such as bn-reset or repair.")
+    ] = "none",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="module:name of a function of (outputs, targets), or of a class with update and compute.",
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", help="Pattern of layers to look at, e.g. 'layer1.*'; repeats."),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="Example input to trace with; else samples of the first batch."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--out", "-o", help="Folder for the figures and evaluation.json.")
+    ] = None,
+    force: options.Force = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    device: options.Device = "auto",
+) -> None:
+    """Measure checkpoints of one architecture, their merge, and what lies between them."""
+    with exit_codes(debug):
+        talk = Talk(quiet, as_json)
+        wanted = _wanted(measure or ["score"], len(checkpoints), parse_options(option or ()))
+        _require_known(align, repair, train)
+        with staged_output(target, force, inputs=checkpoints) if target else nullcontext() as folder:
+            module = build_model(model, pick_device(device)).eval()
+            states = [load_weights(module, path, talk).state for path in checkpoints]
+            batches, training = load_data(data), load_data(train) if train else None
+            facts = [MEASURES[name] for name in wanted]
+            graph = aligned = None
+            if len(states) > 1 and align != "none" and any(m.frames for m in facts):
+                aligned = _aligned(
+                    module, states, align, inputs or [], training or batches, batches, seed, talk
+                )
+            if any(m.traced for m in facts) or repair != "none":
+                graph = _trace(module, split_batch(batches[0]), talk)
+            ways = partial(_repair, graph, training, repair) if graph and training else None
+            task = Task(
+                module, graph, _names(checkpoints), tuple(states), batches,
+                aligned=aligned, train=training, repair=repair, repairs=ways if repair != "none" else None, seed=seed,
+                layers=layers or (), score=_scorer(metric or []), progress=talk.tick,
+            )  # fmt: skip
+            found = {}
+            for name, settings in wanted.items():
+                talk.say(f"measuring {name}")
+                found[name] = MEASURES[name].run(task, **settings)
+            report = _report(task, checkpoints, align, found)
+            if folder:
+                write(folder, found, report)
+        talk.result(report, lambda: show(found))
+
+
+def _report(task: Task, paths: Sequence[str], align: str, found: dict[str, Findings]) -> dict[str, Any]:
+    """Everything that was found, and on what, as plain data."""
+    files = zip(task.names, paths, strict=True)
+    made_by = {
+        "models": [{"name": n, "path": Path(p).name, "sha256": sha256(p)} for n, p in files],
+        "align": align if task.aligned else "none",
+        "repair": task.repair,
+        "seed": task.seed,
+    }
+    return made_by | {name: _finite(f.data) for name, f in found.items()}
+
+
+def write(folder: Path, found: dict[str, Findings], data: dict[str, Any]) -> None:
+    """evaluation.json, and every figure as .svg and .png."""
+    text = json.dumps(data, indent=2, sort_keys=True, allow_nan=False)
+    (folder / "evaluation.json").write_text(text + "\n")
+    for findings in found.values():
+        for name, figure in findings.figures.items():
+            for ending in ("svg", "png"):
+                save_figure(figure, folder / f"{name}.{ending}")
+
+
+def show(found: dict[str, Findings]) -> None:
+    """All tables."""
+    for findings in found.values():
+        for t in findings.tables:
+            table(t.title, t.columns, t.rows)
+
+
+def _wanted(names: Sequence[str], count: int, given: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The measures asked for, each with its options."""
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"unknown --measure {name!r}; there are: {', '.join(MEASURES)}")
+        MEASURES[name].require(name, count)
+    for option in given:
+        if not any(option in MEASURES[n].options for n in names):
+            known = sorted({o for n in names for o in MEASURES[n].options})
+            raise UsageError(
+                f"no measure asked for has option {option!r}; there are: {', '.join(known) or 'none'}"
+            )
+    return {
+        n: read_options(n, o, {k: v for k, v in given.items() if k in o})
+        for n in names
+        if (o := MEASURES[n].options) is not None
+    }
+
+
+def _require_known(align: str, repair: str, train: str | None) -> None:
+    if align != "none" and align not in MATCHING:
+        raise UsageError(f"unknown --align {align!r}; there are: none, {', '.join(MATCHING)}")
+    if repair != "none" and not train:
+        raise UsageError(f"--repair {repair} needs --train: batches to measure activations on")
+
+
+def _trace(module: nn.Module, inputs: Any, talk: Talk) -> ModelGraph:
+    """The graph of the model at inputs of these shapes."""
+    talk.say("tracing")
+    args, kwargs = to_device(inputs, device_of(module.state_dict()))
+    return trace(module, args, kwargs, progress=talk.tick)
+
+
+def _few(batches: Batches) -> Any:
+    """The inputs of the first samples: every tensor that is as long as the first one is cut."""
+    inputs = split_batch(batches[0])
+    lengths = [len(t) for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.ndim]
+    return pytree.tree_map(
+        lambda t: t[:FEW] if isinstance(t, torch.Tensor) and t.ndim and len(t) == lengths[0] else t, inputs
+    )
+
+
+def _aligned(
+    module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches, test: Batches,
+    seed: int, talk: Talk,
+) -> tuple[State, ...]:  # fmt: skip
+    """All models in the frame of the first; proved, and seen, to compute what they did."""
+    device = device_of(module.state_dict())
+    example = example_inputs(inputs, device, seed) if inputs else _few(test)
+    graph, _ = prove(_trace(module, example, talk), module, seed, talk.say, talk.tick)
+    moved = []
+    for state in states[1:]:
+        talk.say(f"matching by {align}")
+        moved.append(match(graph, states[0], state, align, data, seed, progress=talk.tick).apply(state))
+        change = require_unmoved(graph, state, moved[-1], test[:1])
+        talk.say(f"aligned; outputs change by {change:.1e}")
+    return (states[0], *moved)
+
+
+def _repair(graph: ModelGraph, train: Batches, name: str, endpoints: Sequence[State]) -> Way:
+    known = repairs(graph, endpoints, train)
+    if name not in known:
+        raise UsageError(
+            f"--repair {name} does not apply to this network; there are: none, {', '.join(known)}"
+        )
+    return known[name]
+
+
+def _names(paths: Sequence[str]) -> tuple[str, ...]:
+    """File names without endings where they tell the models apart, else letters."""
+    stems = [Path(p).stem for p in paths]
+    distinct = len(set(stems)) == len(stems) and "merged" not in stems
+    return tuple(stems if distinct else map(letter, range(len(stems))))
+
+
+def _scorer(specs: Sequence[str]) -> Any:
+    """How networks are scored: with the metrics that were named."""
+    metrics: dict[str, Metric] = {}
+    for spec in specs:
+        found, arguments = import_object(spec)
+        name = spec.partition("(")[0].rpartition(":")[2]
+        metrics[name] = found(**arguments) if isinstance(found, type) else partial(found, **arguments)
+    return partial(score_model, metrics=metrics)
+
+
+def _finite(value: Any) -> Any:
+    """Plain data with null for what is not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
