@@ -25,7 +25,7 @@ class FixedEntriesLinear(nn.Module):
     def __init__(
         self, fan_in: int, fan_out: int, fixed: int, scale: float, generator: torch.Generator
     ) -> None:
-        """``fixed`` entries a row are normal, of deviation ``scale``; the buffers are no part of the state."""
+        """``fixed`` entries a row are normal, of deviation ``scale``; they are no part of the state dict."""
         super().__init__()
         plain = nn.Linear(fan_in, fan_out)
         self.weight, self.bias = plain.weight, plain.bias

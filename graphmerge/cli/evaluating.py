@@ -130,11 +130,13 @@ def evaluate(
                 )
             if any(m.traced for m in facts) or repair != "none":
                 graph = _trace(module, split_batch(batches[0]), talk)
-            ways = partial(_repair, graph, training, repair) if graph and training else None
+            ways = (
+                partial(_repair, graph, training, repair) if graph and training and repair != "none" else None
+            )
             task = Task(
                 module, graph, _names(checkpoints), tuple(states), batches,
-                aligned=aligned, train=training, repair=repair, repairs=ways if repair != "none" else None, seed=seed,
-                layers=layers or (), score=_scorer(metric or []), progress=talk.tick,
+                aligned=aligned, train=training, repair=repair, repairs=ways, seed=seed, layers=layers or (),
+                score=_scorer(metric or []), progress=talk.tick,
             )  # fmt: skip
             found = {}
             for name, settings in wanted.items():
@@ -218,8 +220,8 @@ def _few(batches: Batches) -> Any:
 
 
 def _aligned(
-    module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches, test: Batches,
-    seed: int, talk: Talk,
+    module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches,
+    test: Batches, seed: int, talk: Talk,
 ) -> tuple[State, ...]:  # fmt: skip
     """All models in the frame of the first; proved, and seen, to compute what they did."""
     device = device_of(module.state_dict())

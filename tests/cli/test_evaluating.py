@@ -66,35 +66,37 @@ def test_metrics_of_ones_own(run: Run, tmp_path: Path) -> None:
         assert 0 < score["margin"] < 1
 
 
-def test_measures_of_a_pair_give_tables_data_and_figures(run: Run, tmp_path: Path) -> None:
-    names = [
-        "barrier",
-        "llfc",
-        "lewc",
-        "variance",
-        "cka",
-        "stitch",
-        "distance",
-        "agreement",
-        "matrix",
-        "path",
-    ]
+def test_every_measure_of_a_pair_is_plain_data(run: Run) -> None:
+    names = [n for n, m in MEASURES.items() if m.models[0] <= 2]
     words = [w for n in names for w in ("--measure", n)]
-    result = run(
-        *PAIR, *DATA, *words, "--train", "tinynet:batches", "--repair", "bn-reset", "--option", "points=3",
-        "--layers", "fc*", "--layers", "norm", "--layers", "conv", "--out", "out", "--json",
+    data = found(
+        run(*PAIR, *DATA, *words, "--train", "tinynet:batches(n=1, size=40)", "--repair", "repair",
+            "--option", "points=3", "--layers", "fc*", "--layers", "norm", "--layers", "conv", "--json")
     )  # fmt: skip
-    data = found(result)
     assert set(names) <= set(data)
     assert data["align"] == "weight"
-    assert list(data["barrier"]["test"]) == ["aligned", "aligned + bn-reset", "as is", "ensemble"]
+    assert list(data["barrier"]["test"]) == ["aligned", "aligned + repair", "as is", "ensemble"]
     assert len(data["barrier"]["train"]["as is"]["mean"]["at"]) == 3
     assert [r["layer"] for r in data["llfc"]["aligned"]["layers"]] == ["conv", "norm", "fc1", "fc2"]
     assert data["distance"]["total"]["gain"] > 0
+    assert list(data["calibration"]) == ["a", "b", "merged"]
+    assert data["score"]["a"]["loss"] == pytest.approx(data["barrier"]["test"]["as is"]["mean"]["loss"][0])
+
+
+def test_three_models_span_a_plane_and_give_a_spread(run: Run, tmp_path: Path) -> None:
+    import tinynet
+
+    torch.manual_seed(2)
+    save_file(tinynet.Net().state_dict(), str(tmp_path / "c.safetensors"))
+    words = ["evaluate", "a.safetensors", "b.safetensors", "c.safetensors", *PAIR[3:], *DATA,
+             "--measure", "plane", "--measure", "barrier", "--option", "points=3",
+             "--out", "out"]  # fmt: skip
+    data = found(run(*words, "--json"))
+    assert list(data["plane"]["as is"]["marks"]) == ["a", "b", "c"]
+    assert data["barrier"]["test"]["as is"]["seeds"] == 2
     files = fingerprint(tmp_path / "out")
-    drawn = ("barrier-test", "barrier-train", "llfc-cosine", "lewc-coefficient", "variance", "cka-matrix",
-             "stitch", "distance", "agreement", "matrix-as-is", "matrix-aligned", "path")  # fmt: skip
-    assert {f"{n}.{e}" for n in drawn for e in ("svg", "png")} | {"evaluation.json"} <= set(files)
+    drawn = ("barrier-test", "plane-as-is", "plane-aligned")
+    assert set(files) == {f"{n}.{e}" for n in drawn for e in ("svg", "png")} | {"evaluation.json"}
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == data
 
 
