@@ -15,6 +15,9 @@ from graphmerge.evaluate.spread import CurveSpread
 from graphmerge.metrics import Score, ensemble
 from graphmerge.trace.run import State
 
+LEAST_SCALE = 0.1
+"""The colours of barriers reach so many nats at least: smaller ones would look like large ones."""
+
 
 def measure_barrier(task: Task, points: int) -> Findings:
     """Barriers from the first model to every other, on test and train data, with spread over the others."""
@@ -171,7 +174,14 @@ def measure_matrix(task: Task, points: int, threshold: float | None) -> Findings
             Table(f"{title}; clusters at {found.threshold:.3g} nats", ("", "cluster", *names), rows)
         )
         figures[f"matrix-{frame.replace(' ', '-')}"] = matrix_figure(
-            values, names, names, "barrier (nats)", title, low=0, groups=groups
+            values,
+            names,
+            names,
+            "barrier (nats)",
+            title,
+            low=0,
+            high=max(LEAST_SCALE, *map(max, values)),
+            groups=groups,
         )
         data[frame] = found.to_json()
     return Findings(data, tuple(tables), figures)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from graphmerge.evaluate.plot.style import COLOURS, blank, finish
+from graphmerge.evaluate.plot.style import COLOURS, blank, finish, legend_below
 
 _NAMED = 48
 """Of more layers than this every second, third, ... is named."""
@@ -43,5 +43,5 @@ def layer_figure(
     axes.set_xlim(-0.6, count - 0.4)
     figure.suptitle(title, fontsize=11)
     if len(series) > 1:
-        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        legend_below(figure, axes)
     return figure

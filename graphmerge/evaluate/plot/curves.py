@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from graphmerge.evaluate.barrier import BarrierCurve
-from graphmerge.evaluate.plot.style import COLOURS, blank, finish, line_style, save_figure
+from graphmerge.evaluate.plot.style import COLOURS, blank, finish, legend_below, line_style, save_figure
 from graphmerge.evaluate.robustness import Robustness
 from graphmerge.evaluate.spread import CurveSpread
 from graphmerge.match import Alignment
@@ -43,7 +43,8 @@ def barrier_figure(curves: Curves, ensemble: Score | None, title: str) -> Figure
         if ensemble:
             axes.axhline(value(ensemble), color="black", linestyle="--", linewidth=1, label="ensemble")
         finish(axes, label, "share of model b")
-    _legend(figure, panels[0], title)
+    legend_below(figure, panels[0])
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -68,7 +69,8 @@ def level_figure(found: Mapping[str, Robustness], title: str, below: str) -> Fig
             axes.plot(r.levels, [value(s) for s in r.scores], **line_style(k, name))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         finish(axes, label, below)
-    _legend(figure, panels[0], title)
+    legend_below(figure, panels[0])
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -100,10 +102,3 @@ def save_descent_plot(alignment: Alignment, path: str | Path) -> None:
 def _panels() -> tuple[Figure, list[Axes]]:
     figure = blank(9, 3.8)
     return figure, list(figure.subplots(1, 2))
-
-
-def _legend(figure: Figure, axes: Axes, title: str) -> None:
-    """One legend for both panels, under them, where it hides no line."""
-    figure.suptitle(title, fontsize=11)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

@@ -17,6 +17,7 @@ _LEVELS = 14
 def plane_figure(plane: LossPlane, title: str) -> Figure:
     """Contours of loss and accuracy; levels of the loss are even in its logarithm, to its 95th percentile."""
     figure = blank(10, 4.2)
+    middle = (plane.x[0] + plane.x[-1]) / 2
     for axes, (label, values, levels, shades, beyond) in zip(
         figure.subplots(1, 2), _maps(plane), strict=True
     ):
@@ -28,7 +29,8 @@ def plane_figure(plane: LossPlane, title: str) -> Figure:
         for name, (x, y) in plane.marks.items():
             axes.plot(x, y, marker="o", color="white", markeredgecolor="black", markersize=6)
             axes.annotate(
-                name, (x, y), textcoords="offset points", xytext=(6, 6), fontsize=10,
+                name, (x, y), textcoords="offset points", fontsize=10,
+                xytext=(6, 6) if x <= middle else (-6, 6), ha="left" if x <= middle else "right",
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],
             )  # fmt: skip
         axes.set_xlabel(plane.axes[0])

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from graphmerge.evaluate.calibration import Calibration
-from graphmerge.evaluate.plot.style import COLOURS, blank
+from graphmerge.evaluate.plot.style import COLOURS, blank, legend_below
 
 
 def reliability_figure(found: Mapping[str, Calibration], title: str) -> Figure:
     """A panel for each network: accuracy of each bin of confidence, and the share of predictions in it."""
     figure = blank(0.6 + 2.9 * len(found), 3.4)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for k, (axes, (name, c)) in enumerate(zip(panels, found.items(), strict=True)):
+    for axes, (name, c) in zip(panels, found.items(), strict=True):
         bins, total = len(c.counts), sum(c.counts)
         middles = [(b + 0.5) / bins for b in range(bins)]
         heights = [a if n else 0.0 for n, a in zip(c.counts, c.accuracy, strict=True)]
@@ -28,8 +28,6 @@ def reliability_figure(found: Mapping[str, Calibration], title: str) -> Figure:
         axes.set_aspect("equal")
         axes.set_xlabel("confidence")
         axes.spines[["top", "right"]].set_visible(False)
-        if k == 0:
-            handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    legend_below(figure, panels[0])
     figure.suptitle(title, fontsize=11)
     return figure

@@ -17,6 +17,8 @@ SHADES = "viridis"
 """Colours of planes and matrices: even in lightness, so they survive a printer."""
 
 _DPI = 150
+_LETTERS = 13
+"""Letters of a legend in an inch."""
 
 
 def blank(width: float, height: float) -> Figure:
@@ -44,6 +46,15 @@ def finish(axes: Axes, label: str, below: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, under them, where it hides nothing, in as many rows as it needs."""
+    handles, labels = axes.get_legend_handles_labels()
+    fitting = int(figure.get_figwidth() * _LETTERS / (max(map(len, labels)) + 7))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=max(1, min(4, fitting)), frameon=False, fontsize=9
+    )
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
