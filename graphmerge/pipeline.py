@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from graphmerge.errors import InputError
-from graphmerge.evaluate import Score, ensemble, evaluate
+from graphmerge.evaluate import Score, ensemble, evaluate, require_unmoved
 from graphmerge.match import Alignment, match
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.rules import keep_from
@@ -184,6 +184,8 @@ def _aligned(
     for state in states[1:]:
         found.append(match(graph, states[0], state, method, data, how.seed, progress=progress, **options))
         say(f"objective {found[-1].start:.4g} -> {found[-1].objective:.4g}")
+        if data:
+            require_unmoved(graph, state, found[-1].apply(state), data[:1])
         if ties := found[-1].notes.get("ambiguous"):
             say(f"units with a twin, of which either could have been chosen: {ties}")
     return tuple(found)

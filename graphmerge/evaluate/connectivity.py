@@ -112,5 +112,5 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Cosines [sample] of rows (float64)."""
     x, y = a.double(), b.double()
     lengths = x.norm(dim=1), y.norm(dim=1)
-    cos = torch.linalg.vecdot(x, y) / (lengths[0] * lengths[1]).clamp_min(_TINY)
+    cos = (torch.linalg.vecdot(x, y) / (lengths[0] * lengths[1]).clamp_min(_TINY)).clamp(-1, 1)
     return torch.where((lengths[0] == 0) & (lengths[1] == 0), 1.0, cos)
