@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from graphmerge.cli.spec import (
     parse_options,
     pick_device,
 )
-from graphmerge.errors import UsageError
+from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import evaluate as score_model
 from graphmerge.evaluate import require_unmoved
 from graphmerge.evaluate.measures import MEASURES, Findings, Task
@@ -122,20 +122,18 @@ def evaluate(
             module = build_model(model, pick_device(device)).eval()
             states = [load_weights(module, path, talk).state for path in checkpoints]
             batches, training = load_data(data), load_data(train) if train else None
+            if not batches:
+                raise InputError(f"--data {data} holds no batch")
             facts = [MEASURES[name] for name in wanted]
             graph = aligned = None
             if len(states) > 1 and align != "none" and any(m.frames for m in facts):
-                aligned = _aligned(
-                    module, states, align, inputs or [], training or batches, batches, seed, talk
-                )
+                aligned = _aligned(module, states, align, inputs or [], training, batches, seed, talk)
             if any(m.traced for m in facts) or repair != "none":
                 graph = _trace(module, split_batch(batches[0]), talk)
-            ways = (
-                partial(_repair, graph, training, repair) if graph and training and repair != "none" else None
-            )
             task = Task(
                 module, graph, _names(checkpoints), tuple(states), batches,
-                aligned=aligned, train=training, repair=repair, repairs=ways, seed=seed, layers=layers or (),
+                aligned=aligned, train=training, repair=repair,
+                repairs=_repairs(graph, training, repair), seed=seed, layers=layers or (),
                 score=_scorer(metric or []), progress=talk.tick,
             )  # fmt: skip
             found = {}
@@ -189,16 +187,15 @@ def _wanted(names: Sequence[str], count: int, given: dict[str, str]) -> dict[str
             raise UsageError(
                 f"no measure asked for has option {option!r}; there are: {', '.join(known) or 'none'}"
             )
-    return {
-        n: read_options(n, o, {k: v for k, v in given.items() if k in o})
-        for n in names
-        if (o := MEASURES[n].options) is not None
-    }
+    known_by = {n: MEASURES[n].options for n in names}
+    return {n: read_options(n, o, {k: v for k, v in given.items() if k in o}) for n, o in known_by.items()}
 
 
 def _require_known(align: str, repair: str, train: str | None) -> None:
     if align != "none" and align not in MATCHING:
         raise UsageError(f"unknown --align {align!r}; there are: none, {', '.join(MATCHING)}")
+    if align != "none" and MATCHING[align].needs_data and not train:
+        raise UsageError(f"--align {align} needs --train: batches (inputs, targets) to match with")
     if repair != "none" and not train:
         raise UsageError(f"--repair {repair} needs --train: batches to measure activations on")
 
@@ -220,7 +217,7 @@ def _few(batches: Batches) -> Any:
 
 
 def _aligned(
-    module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches,
+    module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches | None,
     test: Batches, seed: int, talk: Talk,
 ) -> tuple[State, ...]:  # fmt: skip
     """All models in the frame of the first; proved, and seen, to compute what they did."""
@@ -236,13 +233,21 @@ def _aligned(
     return (states[0], *moved)
 
 
-def _repair(graph: ModelGraph, train: Batches, name: str, endpoints: Sequence[State]) -> Way:
-    known = repairs(graph, endpoints, train)
-    if name not in known:
-        raise UsageError(
-            f"--repair {name} does not apply to this network; there are: none, {', '.join(known)}"
-        )
-    return known[name]
+def _repairs(
+    graph: ModelGraph | None, train: Batches | None, name: str
+) -> Callable[[Sequence[State]], Way] | None:
+    """From models in one frame to the repair of what lies between them; None where none was asked for."""
+    if graph is None or train is None or name == "none":
+        return None
+
+    def way(endpoints: Sequence[State]) -> Way:
+        known = repairs(graph, endpoints, train)
+        if name not in known:
+            given = ", ".join(("none", *known))
+            raise UsageError(f"--repair {name} does not apply to this network; there are: {given}")
+        return known[name]
+
+    return way
 
 
 def _names(paths: Sequence[str]) -> tuple[str, ...]:

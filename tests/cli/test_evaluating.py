@@ -121,9 +121,11 @@ def test_one_model_is_measured_alone_and_reruns_are_the_same(run: Run, tmp_path:
         (["--measure", "barrier", "--option", "points=1"], 2, "at least 2"),
         (["--measure", "barrier", "--align", "magic"], 2, "unknown --align"),
         (["--measure", "barrier", "--repair", "bn-reset"], 2, "needs --train"),
+        (["--measure", "barrier", "--align", "activation"], 2, "needs --train"),
         (["--measure", "barrier", "--repair", "magic", "--train", "tinynet:batches"], 2, "does not apply"),
         (["--measure", "llfc", "--layers", "nothing*"], 2, "no layer fits nothing*"),
         (["--metric", "tinynet:nothing"], 2, "cannot import"),
+        (["--measure", "barrier", "--data", "tinynet:batches(n=0)"], 3, "holds no batch"),
     ],
 )
 def test_bad_calls_are_refused(run: Run, words: list[str], code: int, fragment: str) -> None:
