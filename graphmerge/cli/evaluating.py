@@ -16,30 +16,30 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphmerge.cli import options
-from graphmerge.cli.commands import load_weights
 from graphmerge.cli.console import Talk, exit_codes, table
-from graphmerge.cli.report import letter
-from graphmerge.cli.spec import (
-    Batches,
-    build_model,
-    example_inputs,
-    import_object,
-    load_data,
-    parse_options,
-    pick_device,
-)
+from graphmerge.cli.spec import parse_options
 from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import evaluate as score_model
 from graphmerge.evaluate import require_unmoved
 from graphmerge.evaluate.measures import MEASURES, Findings, Task
 from graphmerge.evaluate.measures.measure import Way
 from graphmerge.evaluate.plot import save_figure
-from graphmerge.files import sha256, staged_output
+from graphmerge.files import hash_of, staged_output
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import match
 from graphmerge.metrics import Metric
 from graphmerge.options import read_options
 from graphmerge.pipeline import prove, repairs
+from graphmerge.run.summary import letter
+from graphmerge.sources import (
+    Batches,
+    build_model,
+    example_inputs,
+    import_object,
+    load_data,
+    pick_device,
+)
+from graphmerge.sources.weights import load_weights
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.trace.run import State, device_of, split_batch, to_device
 
@@ -99,10 +99,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--layers", help="Pattern of layers to look at, e.g. 'layer1.*'; repeats."),
     ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", help="Example input to trace with; else samples of the first batch."),
-    ] = None,
+    inputs: options.Inputs = None,
     target: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder for the figures and evaluation.json.")
     ] = None,
@@ -112,6 +109,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
+    trust: options.Trust = False,
 ) -> None:
     """Measure checkpoints of one architecture, their merge, and what lies between them."""
     with exit_codes(debug):
@@ -119,8 +117,8 @@ def evaluate(
         wanted = _wanted(measure or ["score"], len(checkpoints), parse_options(option or ()))
         _require_known(align, repair, train)
         with staged_output(target, force, inputs=checkpoints) if target else nullcontext() as folder:
-            module = build_model(model, pick_device(device)).eval()
-            states = [load_weights(module, path, talk).state for path in checkpoints]
+            module = build_model(model, pick_device(device), trust).module
+            states = [load_weights(module, path, talk.say).state for path in checkpoints]
             batches, training = load_data(data), load_data(train) if train else None
             if not batches:
                 raise InputError(f"--data {data} holds no batch")
@@ -150,7 +148,7 @@ def _report(task: Task, paths: Sequence[str], align: str, found: dict[str, Findi
     """Everything that was found, and on what, as plain data."""
     files = zip(task.names, paths, strict=True)
     made_by = {
-        "models": [{"name": n, "path": Path(p).name, "sha256": sha256(p)} for n, p in files],
+        "models": [{"name": n, "path": Path(p).name, "sha256": hash_of(p)} for n, p in files],
         "align": align if task.aligned else "none",
         "repair": task.repair,
         "seed": task.seed,
