@@ -205,6 +205,16 @@ class ActivationSimilarity:
         right = np.broadcast_to(rows[:, None, :], (fibres, n, n, *rows.shape[2:]))
         return self._block(site, left, right)
 
+    def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor:
+        """Similarity of every pair of units whatever the order of their child units: [fibre, unit, unit].
+
+        Squared correlations of all pairs of child units: what a unit is correlated with does not depend
+        on where it is. Brought to the scale of correlations.
+        """
+        pairs = torch.stack([self.across(site, fibres) for site in sites]).sum(0).square().sum((-2, -1))
+        most = sum(int(np.prod(site.rows.shape[1:])) for site in sites)
+        return pairs * (most / max(float(pairs.amax()), 1e-30))
+
     def move(self, delta: IntArray, names: set[str], least: float, _gain: float | None) -> bool:
         """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""
         moved = self.fork()

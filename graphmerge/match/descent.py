@@ -2,7 +2,8 @@
 
 A plain group is one assignment over its units (one for each fibre). A group whose units contain
 others (heads with their dimensions) is solved on two levels: the best inner order for *every* pair
-of units, all in one batch, then an assignment of units with those values. A step is taken only when
+of units, all in one batch, then an assignment of units with those values. Where that would be too much
+(experts with their hidden units) pairs are compared by what no inner order changes. A step is taken only when
 the true objective rises, which it need not for units that stand on both sides of one tensor (the
 hidden units of an LSTM), where the assignment sees just a linearisation.
 """
@@ -30,6 +31,9 @@ RISE = 1e-8
 TIE = 1e-6
 """Relative change of the objective at which two units count as exchangeable."""
 
+PAIRS = 1 << 25
+"""Pairs of child units over all pairs of units from which on circuits take the place of inner orders."""
+
 
 class Similarity(Protocol):
     """What a step needs to know of the two models."""
@@ -40,6 +44,9 @@ class Similarity(Protocol):
     def objective(self) -> float: ...
     def within(self, site: Site) -> torch.Tensor: ...
     def across(self, site: Site, fibres: int) -> torch.Tensor: ...
+    def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor: ...
+    def fork(self) -> Similarity: ...
+    def put(self, delta: IntArray, names: set[str]) -> None: ...
     def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool: ...
 
 
@@ -136,22 +143,53 @@ def _one_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray],
 
 
 def _two_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], None]:
-    """The best order of the units, each pair compared under its own best inner order."""
+    """The best order of the units as far as can be told, and for each the best order of what it contains."""
     structure = similarity.transform.structure
+    solve = _by_circuits if _entries(structure, plan) > PAIRS else _by_orders
+    outer, orders = solve(similarity, plan)
+    found = {plan.atom: _places(outer)}
+    for child, chosen in orders.items():
+        found[child] = _inner_places(structure, plan.atom, child, outer, chosen)
+    return found, None
+
+
+def _entries(structure: Structure, plan: Plan) -> int:
+    """How many pairs of child units there are in all pairs of units, for the child that has most."""
     sort = structure.sorts[plan.atom]
+    return max(sort.order * (sort.size * structure.sorts[j].size) ** 2 for j in plan.inner)
+
+
+Orders = tuple[torch.Tensor, dict[int, torch.Tensor]]
+"""The unit of b for each unit of a [fibre, unit], and inside of it [fibre, unit, child unit] per child."""
+
+
+def _by_orders(similarity: Similarity, plan: Plan) -> Orders:
+    """Each pair compared under its own best inner order."""
+    fibres = similarity.transform.structure.sorts[plan.atom].order
     orders: dict[int, torch.Tensor] = {}
     values = [similarity.within(site) for site in plan.own]
-    for child, its_sites in plan.inner.items():
-        pairs = _total(lambda site: similarity.across(site, sort.order), its_sites)
+    for child, sites in plan.inner.items():
+        pairs = _total(lambda site: similarity.across(site, fibres), sites)
         orders[child] = assign(pairs)
         values.append(pairs.gather(-1, orders[child][..., None])[..., 0].sum(-1))
     outer = assign(torch.stack(values).sum(0))
-    found = {plan.atom: _places(outer)}
-    for child, order in orders.items():
-        index = outer[..., None, None].expand(*outer.shape, 1, order.shape[-1])
-        chosen = order.gather(2, index)[:, :, 0]
-        found[child] = _inner_places(structure, plan.atom, child, outer, chosen)
-    return found, None
+    index = outer[..., None, None]
+    return outer, {
+        j: x.gather(2, index.expand(*outer.shape, 1, x.shape[-1]))[:, :, 0] for j, x in orders.items()
+    }
+
+
+def _by_circuits(similarity: Similarity, plan: Plan) -> Orders:
+    """Each pair compared whatever the inner order, which is then sought for the pairs chosen alone."""
+    structure = similarity.transform.structure
+    fibres = structure.sorts[plan.atom].order
+    values = [similarity.within(site) for site in plan.own]
+    values += [similarity.circuits(sites, fibres) for sites in plan.inner.values()]
+    outer = assign(torch.stack(values).sum(0))
+    trial = similarity.fork()
+    trial.put(structure.extend({plan.atom: _places(outer)}), {s.name for s in plan.sites})
+    inner = {j: assign(_total(trial.within, sites)) for j, sites in plan.inner.items()}
+    return outer, {j: x.reshape(*outer.shape, -1) for j, x in inner.items()}
 
 
 def _inner_places(

@@ -46,7 +46,7 @@ class DualSimilarity:
     @property
     def objective(self) -> float:
         """Both objectives, each times its factor, summed."""
-        return _mixed(self._weights, self._activations, self._factors)
+        return self._factors[0] * self._weights.objective + self._factors[1] * self._activations.objective
 
     def within(self, site: Site) -> torch.Tensor:
         """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
@@ -60,19 +60,32 @@ class DualSimilarity:
             return self._factors[1] * self._activations.across(_unmarked(site), fibres)
         return self._factors[0] * self._weights.across(site, fibres)
 
+    def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor:
+        """Similarity of every pair of units whatever the order of their child units: [fibre, unit, unit]."""
+        ours = [s for s in sites if not s.name.startswith(_MARK)]
+        theirs = [_unmarked(s) for s in sites if s.name.startswith(_MARK)]
+        found = [self._factors[0] * self._weights.circuits(ours, fibres)] if ours else []
+        found += [self._factors[1] * self._activations.circuits(theirs, fibres)] if theirs else []
+        return torch.stack(found).sum(0)
+
+    def fork(self) -> DualSimilarity:
+        """A copy that moves on its own."""
+        return DualSimilarity(self._weights.fork(), self._activations.fork(), self._factors)
+
+    def put(self, delta: IntArray, names: set[str]) -> None:
+        """Move ``names`` further by ``delta``, whatever that does to the objective."""
+        self._weights.put(delta, {n for n in names if not n.startswith(_MARK)})
+        self._activations.put(delta, {n.removeprefix(_MARK) for n in names if n.startswith(_MARK)})
+        self.transform = self._weights.transform
+
     def move(self, delta: IntArray, names: set[str], least: float, _gain: float | None) -> bool:
         """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""
-        weights, activations = self._weights.fork(), self._activations.fork()
-        weights.put(delta, {n for n in names if not n.startswith(_MARK)})
-        activations.put(delta, {n.removeprefix(_MARK) for n in names if n.startswith(_MARK)})
-        if _mixed(weights, activations, self._factors) - self.objective <= least:
+        moved = self.fork()
+        moved.put(delta, names)
+        if moved.objective - self.objective <= least:
             return False
-        self._weights, self._activations, self.transform = weights, activations, weights.transform
+        self._weights, self._activations, self.transform = moved._weights, moved._activations, moved.transform
         return True
-
-
-def _mixed(w: WeightSimilarity, x: ActivationSimilarity, factors: tuple[float, float]) -> float:
-    return factors[0] * w.objective + factors[1] * x.objective
 
 
 def _unmarked(site: Site) -> Site:

@@ -6,13 +6,14 @@ Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 (SOBL
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from graphmerge.axes.units import IntArray
+from graphmerge.match.circuits import circuits
 from graphmerge.match.layout import Site
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import reorder
@@ -113,11 +114,20 @@ class WeightSimilarity:
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
-        a, b = (rows(site, x[site.name]).flatten(2) for x in (self._a, self._moved))
-        units, inner, _ = a.shape
-        a, b = (x.reshape(fibres, -1, x.shape[-1]) for x in (a, b))
-        n = units // fibres
-        return (a @ b.transpose(1, 2)).reshape(fibres, n, inner, n, inner).permute(0, 1, 3, 2, 4)
+        a, b = self._children(site, fibres)
+        _, n, inner, _ = a.shape
+        product = a.flatten(1, 2) @ b.flatten(1, 2).mT
+        return product.reshape(fibres, n, inner, n, inner).permute(0, 1, 3, 2, 4)
+
+    def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor:
+        """Similarity of every pair of units whatever the order of their child units: [fibre, unit, unit]."""
+        a, b = zip(*(self._children(site, fibres) for site in sites), strict=True)
+        return circuits(a, b)
+
+    def _children(self, site: Site, fibres: int) -> list[torch.Tensor]:
+        """The rows of the child units of both models: [fibre, unit, i, entry]."""
+        pair = (rows(site, x).flatten(2) for x in self.pair(site.name))
+        return [x.reshape(fibres, -1, *x.shape[1:]) for x in pair]
 
     def put(self, delta: IntArray, names: set[str]) -> None:
         """Move ``names`` further by ``delta``, whatever that does to the objective."""
