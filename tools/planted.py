@@ -38,7 +38,8 @@ A random symmetry of each network, with gaussian noise on every parameter (a sha
 of its tensor), recovered by weight matching. A unit is recovered where it is back in its place, or where
 units of exactly the same weights changed places. Fresh networks are first jittered by {100 * JITTER:g} %, so
 that zeros and ones of the initialisation tell units apart. Seconds are those of matching, the mean of all
-runs; other work ran on the machine beside it, so they are upper bounds.
+runs; other work ran on the machine beside it, so they are upper bounds. Left out are {", ".join(LARGE)}:
+minutes a run.
 """
 
 
