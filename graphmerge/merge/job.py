@@ -85,14 +85,14 @@ def resolve_weights(
     patterns = given if isinstance(given, Mapping) else {} if given is None else {"*": given}
     found: dict[str, tuple[float, ...]] = {}
     for pattern, row in patterns.items():
-        values = _checked(tuple(float(w) for w in row), models, kind)
+        values = check_weights(tuple(float(w) for w in row), models, kind)
         for name in fitting(graph, names, pattern):
             found.setdefault(names[name], values)
     return {name: found.get(name, usual) for name in names.values()}
 
 
-def _checked(weights: tuple[float, ...], models: int, kind: Kind) -> tuple[float, ...]:
-    """The weights; shares made to add up to 1."""
+def check_weights(weights: tuple[float, ...], models: int, kind: Kind) -> tuple[float, ...]:
+    """The weights of one tensor; shares made to add up to 1. UsageError for such as a method cannot use."""
     if len(weights) != models:
         raise UsageError(f"{models} models but {len(weights)} weights: give one weight per model")
     if not all(map(math.isfinite, weights)):

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from graphmerge.recipe.paths import bare, moved, relative_to
+from graphmerge.recipe.read import Dumper
 from graphmerge.recipe.schema import Recipe, Stage
 
 OWN = set(Stage.model_fields) - {"name"}
@@ -62,5 +63,5 @@ def portable(echoed: Mapping[str, Any]) -> dict[str, Any]:
 def lock_text(echoed: Mapping[str, Any], made_with: Mapping[str, Any], folder: Path) -> str:
     """The text of a recipe.lock.yaml that stands in ``folder``: paths are relative to it."""
     content = moved({n: v for n, v in echoed.items() if n != "out"}, relative_to(folder))
-    text: str = yaml.safe_dump(content | {"made_with": dict(made_with)}, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(content | {"made_with": dict(made_with)}, Dumper=Dumper, sort_keys=False)
     return "# Gives model.safetensors again: graphmerge merge recipe.lock.yaml --out NEW\n" + text

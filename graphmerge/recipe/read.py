@@ -28,8 +28,15 @@ Loader.yaml_implicit_resolvers = {
     first: list(found) for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes what ``Loader`` reads as it was: texts that look like numbers in quotes."""
+
+
+Dumper.yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
 def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictI
 from graphmerge.errors import UsageError
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.merge import require_call
+from graphmerge.merge.job import check_weights
 from graphmerge.options import Value, read_options
 from graphmerge.recipe.parts import Match, Merge, Part, Repair, Rule, weights_of
 from graphmerge.recipe.words import example, examples, size
@@ -185,6 +186,9 @@ def require_step(step: Recipe) -> None:
     lacking += [step.repair.method] if step.repair.method not in ("auto", "none") and not step.data else []
     if lacking:
         raise UsageError(f"{lacking[0]} needs data (--data): batches (inputs, targets)")
+    for row in (step.merge.weights, *(r.weights for r in step.rules)):
+        if row is not None:
+            check_weights(row, len(step.inputs), MERGING[step.merge.method].weights)
     for k, rule in enumerate(step.rules):
         if rule.match in [r.match for r in step.rules[:k]]:
             raise UsageError(f"there are two rules for {rule.match!r}; leave one out")

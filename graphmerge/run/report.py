@@ -53,3 +53,11 @@ def report_of(
     found |= of_merge(result)
     found |= {"earlier": {name: of_merge(merges[name]) for name in earlier}} if earlier else {}
     return found | ({"barrier": {n: c.to_json() for n, c in drawn.items()}} if drawn else {})
+
+
+def compared(locked: Mapping[str, Any], now: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Whether the files have the hashes that a lock tells; where not, what else is another than then."""
+    if locked.get("files") == files:
+        return "the same bytes as recipe.lock.yaml says"
+    other = [f"{n} {locked.get(n)} then, {v} now" for n, v in now.items() if locked.get(n) != v]
+    return f"other bytes than recipe.lock.yaml says: {', '.join(other) or 'of the same versions'}"

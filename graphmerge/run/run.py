@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from graphmerge.errors import UsageError
-from graphmerge.files import staged_output, weight_bytes
+from graphmerge.files import sha256, staged_output, weight_bytes
 from graphmerge.pipeline import MergeResult, Supply, merge_traced, trace_and_prove
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo, portable
 from graphmerge.run.curves import curves
 from graphmerge.run.inputs import checkpoints, verified
 from graphmerge.run.open import Opened, described_by, open_recipe
-from graphmerge.run.report import report_of
+from graphmerge.run.report import compared, report_of
 from graphmerge.run.write import carry_over, write_merge, write_onnx, write_texts
 from graphmerge.sources import load_data, parse_dtype
 from graphmerge.sources.huggingface import is_folder, require_alike
@@ -82,6 +82,8 @@ def write_all(
         say("writing merged.onnx and comparing it with torch")
         report["onnx"] = write_onnx(folder, result, opened.model, opened.args, opened.kwargs, made_by)
     write_texts(folder, report, target, files)
+    if recipe.made_with:
+        say(compared(recipe.made_with, report["made_with"], {f.name: sha256(f) for f in files}))
     if described := described_by(recipe):
         carry_over(described, folder, recipe.out_dtype)
     return report
