@@ -8,8 +8,27 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import commands, evaluating, inspecting, merging, planning
-from graphmerge.cli.console import out
+from graphmerge.cli.console import err, out
 from graphmerge.cli.demo import demo
+
+PAIR = "--model net:make --input 2x3x32x32"
+
+EXAMPLES = {
+    "inspect": f"Example: graphmerge inspect {PAIR} --graph net.svg",
+    "verify": f"Example: graphmerge verify {PAIR}",
+    "explain": f"Example: graphmerge explain conv1.weight:0 fc.weight:1 {PAIR}",
+    "match": f"Example: graphmerge match a.safetensors b.safetensors {PAIR} --out alignment.safetensors",
+    "plan": "Example: graphmerge plan recipe.yaml",
+    "merge": "Examples:\n\n"
+    f"graphmerge merge a.safetensors b.safetensors {PAIR} --data net:batches --out merged\n\n"
+    "graphmerge merge bert-one bert-two --out merged (Hugging Face folders)\n\n"
+    "graphmerge merge recipe.yaml --seed 3 --out merged",
+    "evaluate": "Example: graphmerge evaluate --model net:make --weights a.safetensors --data net:test",
+    "export": f"Example: graphmerge export {PAIR} --weights a.safetensors --out a.onnx",
+    "schema": "Example: graphmerge schema > recipe.schema.json",
+    "demo": "Example: graphmerge demo --out demo",
+}
+"""What a user could type, for the help text of each command."""
 
 app = typer.Typer(
     name="graphmerge",
@@ -24,7 +43,10 @@ for command in (
     inspecting.inspect, commands.verify, inspecting.explain, merging.match, planning.plan, merging.merge,
     evaluating.evaluate, commands.export, planning.schema, demo,
 ):  # fmt: skip
-    app.command(epilog=TABLES[command]() if command in TABLES else None)(command)
+    below = [EXAMPLES[command.__name__], *([TABLES[command]()] if command in TABLES else [])]
+    app.command(epilog="
+
+".join(below))(command)
 
 
 def _version(wanted: bool) -> None:
@@ -38,8 +60,13 @@ def options(
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours; the environment variable NO_COLOR says the same.")
+    ] = False,
 ) -> None:
     """Merge neural networks of any one architecture: derive, prove, align, merge, repair, export."""
+    for console in (out, err):
+        console.no_color = console.no_color or no_color
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel, BeforeValidator
@@ -62,6 +62,17 @@ class Flag:
             return list[str]
         return annotation if annotation in (bool, int) and not read else str
 
+    @property
+    def choices(self) -> list[str]:
+        """The words that a shell may complete."""
+        field = (
+            PARTS[self.place[0]].model_fields["method"] if self.place in {(p,) for p in PARTS} else self.info
+        )
+        said = field.json_schema_extra
+        words = said.get("enum", ()) if isinstance(said, dict) else ()
+        literal = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        return [str(w) for w in (*words, *literal)]  # type: ignore[union-attr]
+
     def parameter(self) -> inspect.Parameter:
         """The flag as typer reads it."""
         default = self.info.get_default(call_default_factory=True)
@@ -69,7 +80,11 @@ class Flag:
             default = next(iter(default.model_dump().values()))
         shown = str(default) if default not in (None, (), {}) and default is not False else False
         panel = "How to merge" if self.place[0] in How.model_fields else "Model, data, output"
-        option = typer.Option(*self.names, help=self.text, show_default=shown, rich_help_panel=panel)
+        words = self.choices
+        option = typer.Option(
+            *self.names, help=self.text, show_default=shown, rich_help_panel=panel,
+            autocompletion=(lambda: words) if words else None,
+        )  # fmt: skip
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         annotation: Any = self.read_as | None
         return inspect.Parameter(self.name, kind, default=None, annotation=Annotated[annotation, option])

@@ -179,7 +179,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(KEYS, PLAIN, max_size=5))
 def test_any_plain_data_is_a_recipe_or_refused(content: dict[str, Any]) -> None:
     try:
@@ -189,7 +189,7 @@ def test_any_plain_data_is_a_recipe_or_refused(content: dict[str, Any]) -> None:
     assert recipe_from(recipe.model_dump(mode="json"), "again") == recipe
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_a_recipe_or_refused(text: str) -> None:
     with pytest.raises(GraphMergeError):
