@@ -23,6 +23,7 @@ from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_ca
 from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import How
+from graphmerge.recipe.aside import set_aside, without_nonfinite
 from graphmerge.repair import available, repair_with_report, reset_batchnorm
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
@@ -146,6 +147,7 @@ def merge_traced(
 ) -> MergeResult:  # fmt: skip
     """The rest of ``merge_models``, for a graph that is proved."""
     states = supply.states
+    graph, how = set_aside(graph, states, how, say)
     if all(n in s and torch.equal(t, s[n]) for s in states[1:] for n, t in states[0].items()):
         say("the models are identical: their average gives them back")
     data, held_out = split(supply.data)
@@ -181,6 +183,7 @@ def _aligned(
     say(f"matching by {method}")
     options: dict[str, Any] = how.match.options_of(method)
     found = []
+    states = [without_nonfinite(s) for s in states] if how.allow_nonfinite else states
     for state in states[1:]:
         found.append(match(graph, states[0], state, method, data, how.seed, progress=progress, **options))
         say(f"objective {found[-1].start:.4g} -> {found[-1].objective:.4g}")

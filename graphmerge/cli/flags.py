@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from graphmerge.errors import UsageError
 from graphmerge.recipe import How, Recipe, read_recipe, recipe_from
@@ -65,13 +66,12 @@ class Flag:
     @property
     def choices(self) -> list[str]:
         """The words that a shell may complete."""
-        field = (
-            PARTS[self.place[0]].model_fields["method"] if self.place in {(p,) for p in PARTS} else self.info
-        )
-        said = field.json_schema_extra
-        words = said.get("enum", ()) if isinstance(said, dict) else ()
-        literal = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        return [str(w) for w in (*words, *literal)]  # type: ignore[union-attr]
+        whole = len(self.place) == 1 and self.place[0] in PARTS
+        field = PARTS[self.place[0]].model_fields["method"] if whole else self.info
+        if get_origin(field.annotation) is Literal:
+            return [str(w) for w in get_args(field.annotation)]
+        said: Any = field.json_schema_extra
+        return list(said.get("enum", ())) if isinstance(said, dict) else []
 
     def parameter(self) -> inspect.Parameter:
         """The flag as typer reads it."""
@@ -82,7 +82,7 @@ class Flag:
         panel = "How to merge" if self.place[0] in How.model_fields else "Model, data, output"
         words = self.choices
         option = typer.Option(
-            *self.names, help=self.text, show_default=shown, rich_help_panel=panel,
+            *self.names, help=escape(self.text), show_default=shown, rich_help_panel=panel,
             autocompletion=(lambda: words) if words else None,
         )  # fmt: skip
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -21,7 +21,7 @@ Inputs = Annotated[
         "--example-inputs",
         "--input",
         "-i",
-        help="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",
+        help=r"Example input \[name=]SHAPE\[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",
     ),
 ]
 Weights = Annotated[

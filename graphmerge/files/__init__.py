@@ -1,6 +1,6 @@
 """Files in and out: checkpoints that are checked before use, outputs that are written as a whole."""
 
-from graphmerge.files.check import CheckedState, check_against_model, check_finite, header_faults
+from graphmerge.files.check import CheckedState, check_against_model, check_finite, header_faults, nonfinite
 from graphmerge.files.checkpoint import load_checkpoint, read_metadata, same_bytes, save_checkpoint, sha256
 from graphmerge.files.output import require_free, staged_output, write_text
 from graphmerge.files.shapes import shapes_of
@@ -26,6 +26,7 @@ __all__ = [
     "header_faults",
     "load_checkpoint",
     "load_weights_of",
+    "nonfinite",
     "read_index",
     "read_metadata",
     "require_free",

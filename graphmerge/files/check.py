@@ -89,7 +89,7 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
 
     Raises InputError that lists the tensors.
     """
-    bad = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    bad = nonfinite(state)
     if bad:
         raise InputError(
             refusal(
@@ -97,9 +97,15 @@ def check_finite(state: Mapping[str, Tensor], path: str | Path) -> None:
                 expected="finite weights",
                 seen=f"{len(bad)} tensors with such values: {listing(bad)}",
                 means="one such value spreads through every average and every distance",
-                fix="take an earlier checkpoint of this run, from before it diverged",
+                fix="take an earlier checkpoint of this run, from before it diverged; or pass"
+                " --allow-nonfinite, which copies such tensors from the first model",
             )
         )
+
+
+def nonfinite(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that hold NaN or infinity."""
+    return [name for name, tensor in state.items() if not _is_finite(tensor)]
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -217,7 +223,7 @@ def _check_dtypes(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], 
 def _check_ties(state: Mapping[str, Tensor], twins: Mapping[str, tuple[str, ...]], path: str | Path) -> None:
     for name, names in twins.items():
         first = state[names[0]]
-        if not torch.equal(first.to(state[name].dtype), state[name]):
+        if not _same(first.to(state[name].dtype), state[name]):
             raise InputError(
                 refusal(
                     f"{str(path)!r} holds different values for names that the model ties.",
@@ -227,6 +233,11 @@ def _check_ties(state: Mapping[str, Tensor], twins: Mapping[str, tuple[str, ...]
                     fix="build the model untied (Hugging Face: tie_word_embeddings=False)",
                 )
             )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same values, NaN in the same places."""
+    return a is b or torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _mixed_dtypes(state: Mapping[str, Tensor]) -> list[str]:

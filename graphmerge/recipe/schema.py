@@ -62,6 +62,9 @@ class How(Part):
     freeze: Texts = Field((), description="Group or parameter to keep in place, e.g. 'layer3.*'; repeats.")
     strict: StrictBool = Field(False, description="Operators without a rule are an error.")
     seed: StrictInt = Field(0, description="Fixes every random choice.")
+    allow_nonfinite: StrictBool = Field(
+        False, description="Tensors with NaN or infinity are copied from the first model, never matched."
+    )
     cache: str | None = Field(
         None, description="Folder to keep traces in; a model that has not changed is found there."
     )

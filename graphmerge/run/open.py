@@ -37,7 +37,8 @@ def open_recipe(recipe: Recipe, paths: Sequence[str], say: Progress = silent) ->
     """Build the model and read the checkpoints at ``paths``."""
     full, module = open_model(recipe, pick_device(recipe.device))
     args, kwargs = example_inputs(full.example_inputs, pick_device(recipe.device), recipe.seed)
-    return Opened(full, module, args, kwargs, {path: load_weights(module, path, say) for path in paths})
+    weights = {path: load_weights(module, path, say, recipe.allow_nonfinite) for path in paths}
+    return Opened(full, module, args, kwargs, weights)
 
 
 def open_model(recipe: Recipe, device: torch.device) -> tuple[Recipe, nn.Module]:

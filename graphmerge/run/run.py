@@ -77,7 +77,7 @@ def write_all(
     report = report_of(echoed, {n: r for n, (r, _) in merges.items()}, drawn)
     made_by = portable(echoed)
     dtypes = out_dtypes(recipe, opened)
-    files = write_merge(folder, result, dtypes, made_by, recipe.shard_size, drawn)
+    files = write_merge(folder, result, dtypes, made_by, recipe.shard_size, drawn, recipe.allow_nonfinite)
     if recipe.onnx:
         say("writing merged.onnx and comparing it with torch")
         report["onnx"] = write_onnx(folder, result, opened.model, opened.args, opened.kwargs, made_by)

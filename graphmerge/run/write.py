@@ -24,11 +24,12 @@ from graphmerge.sources.huggingface import CONFIG, read_config, side_files
 
 def write_merge(
     folder: Path, result: MergeResult, dtypes: Mapping[str, torch.dtype], made_by: Mapping[str, Any],
-    shard_size: int, drawn: Mapping[str, BarrierCurve],
+    shard_size: int, drawn: Mapping[str, BarrierCurve], allow_nonfinite: bool = False,
 ) -> tuple[Path, ...]:  # fmt: skip
     """The checkpoint with the names in ``dtypes``, the alignments and the plot; the checkpoint's files."""
     state = {n: result.kept.state[n].to(dtype) for n, dtype in dtypes.items()}
-    check_finite(state, folder / WHOLE)
+    if not allow_nonfinite:
+        check_finite(state, folder / WHOLE)
     files = save_model(folder, state, {"recipe": made_by}, shard_size)
     for k, alignment in enumerate(result.kept_alignments, 1):
         which = "" if len(result.kept_alignments) == 1 else f"-{letter(k)}"

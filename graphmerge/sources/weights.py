@@ -24,12 +24,15 @@ class Weights:
     stored: Mapping[str, torch.dtype]
 
 
-def load_weights(model: nn.Module, path: str, say: Progress = silent) -> Weights:
+def load_weights(
+    model: nn.Module, path: str, say: Progress = silent, allow_nonfinite: bool = False
+) -> Weights:
     """A checkpoint checked against the model; ``say`` is told of ties filled in and of dtypes changed."""
     own = model.state_dict()
     found = load_weights_of(path)
     checked = check_against_model(found, own, path)
-    check_finite(checked.state, path)
+    if not allow_nonfinite:
+        check_finite(checked.state, path)
     stored = {name: t.dtype for name, t in checked.state.items() if name in found}
     for note in checked.notes:
         say(f"{path}: {note}")

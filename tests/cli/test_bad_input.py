@@ -35,6 +35,19 @@ def test_a_bad_state_is_refused_and_the_output_left_alone(row: str, run: Run, tm
     refused_unchanged(run, tmp_path, bad, 3, fragment)
 
 
+def test_row_7_nan_is_copied_but_never_matched_where_that_is_allowed(run: Run, tmp_path: Path) -> None:
+    edited(tmp_path, lambda s: s.update({"fc1.weight": torch.full((12, 32), torch.nan)}))
+    words = ("merge", "bad.safetensors", "b.safetensors", *MODEL, "--no-onnx")
+    result = run(*words, "--allow-nonfinite", "--out", "out")
+    assert result.exit_code == 0, text(result)
+    assert "hold NaN or infinity: fc1.weight" in text(result)
+    bad, b, merged = (
+        load_file(tmp_path / p) for p in ("bad.safetensors", "b.safetensors", "out/model.safetensors")
+    )
+    assert merged["fc1.weight"].isnan().all()
+    assert torch.allclose(merged["fc2.weight"], (bad["fc2.weight"] + b["fc2.weight"]) / 2)
+
+
 BAD_BYTES: dict[str, tuple[bytes, str]] = {
     "row 1: corrupt header": (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json......}", "header"),
     "row 2: absurd header": (b"\xff" * 7 + b"\x7f" + b"{}", "header"),
