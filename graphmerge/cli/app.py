@@ -44,9 +44,7 @@ for command in (
     evaluating.evaluate, commands.export, planning.schema, demo,
 ):  # fmt: skip
     below = [EXAMPLES[command.__name__], *([TABLES[command]()] if command in TABLES else [])]
-    app.command(epilog="
-
-".join(below))(command)
+    app.command(epilog="\n\n".join(below))(command)
 
 
 def _version(wanted: bool) -> None:

@@ -147,6 +147,12 @@ def test_a_recipe_that_cannot_be_read_is_bad_input(tmp_path: Path) -> None:
         read_recipe(tmp_path / "b.yaml")
 
 
+def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = text.partition("```yaml\n")[2].partition("```")[0]
+    assert [name for name, _ in written(tmp_path, shown).steps] == ["left", "all"]
+
+
 class TestStages:
     def recipe(self, *stages: dict[str, Any], **more: Any) -> Recipe:
         return recipe_from({"model": "net:make", "stages": list(stages)} | more, "r.yaml")
