@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 from pathlib import Path
 
@@ -9,11 +11,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typed import MERGE, MODEL, Run, fingerprint, text
 from typer.testing import CliRunner
 
+from graphmerge.cli import console
 from graphmerge.cli.app import app
+
+cli_app = importlib.import_module("graphmerge.cli.app")
 
 
 def test_inspect_shows_a_tree_and_all_of_it_as_json(run: Run) -> None:
@@ -216,3 +222,35 @@ def test_an_interrupted_match_leaves_nothing(
     assert result.exit_code == 130
     assert "nothing was written" in text(result)
     assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} <= before
+
+
+def test_every_command_has_an_example_in_its_help(run: Run) -> None:
+    commands = [c.callback.__name__ for c in app.registered_commands if c.callback]
+    assert len(commands) > 9
+    for name in commands:
+        assert f"graphmerge {name}" in text(run(name, "--help")), name
+
+
+def test_the_shell_completes_methods() -> None:
+    words = {
+        "_GRAPHMERGE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "graphmerge merge --match si",
+        "COMP_CWORD": "3",
+    }
+    shown = CliRunner().invoke(app, [], env=words, prog_name="graphmerge")
+    assert shown.stdout.split() == ["sinkhorn"]
+
+
+@pytest.mark.parametrize("said", ["nothing", "flag", "variable"])
+def test_colours_are_off_where_they_are_not_wanted(
+    said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if said == "variable":
+        monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Console(file=io.StringIO(), force_terminal=True, color_system="standard")
+    for module in (console, cli_app):
+        monkeypatch.setattr(module, "err", terminal)
+    words = ["--no-color"] if said == "flag" else []
+    assert run(*words, "merge", "a.safetensors", "b.safetensors").exit_code == 2
+    red = "\x1b[1;31m" in terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert red == (said == "nothing")
