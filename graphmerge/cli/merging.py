@@ -110,6 +110,8 @@ def run_and_show(recipe: Recipe, force: bool, talk: Talk) -> None:
     """Run a recipe and print what came out."""
     done = run_recipe(recipe, force=force, say=talk.say, progress=talk.tick)
     talk.result(done.report, lambda: report.show(done.result, str(done.folder)))
+    if done.not_exported:
+        raise done.not_exported
 
 
 def _require_data(method: str, data: str | None) -> None:

@@ -139,6 +139,7 @@ class Recipe(How):
         5 * 10**9, gt=0, description="Larger checkpoints are split into files of at most this, e.g. 2GB."
     )
     onnx: StrictBool = Field(True, description="Also write merged.onnx.")
+    static: StrictBool = Field(False, description="Fix the batch size of merged.onnx to that of the example.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda.")
     allow_duplicate: StrictBool = Field(False, description="Merge a file with itself.")
     stages: tuple[Stage, ...] = Field((), description="Several merges in a row; the last is the result.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import GateError, GraphMergeError, TraceError, UsageError
 from graphmerge.files import sha256, staged_output, weight_bytes
 from graphmerge.pipeline import MergeResult, Supply, merge_traced, trace_and_prove
 from graphmerge.progress import Progress, silent
@@ -29,11 +29,15 @@ COPIES = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave: the merge (the last of several), its report, and the folder."""
+    """What a run gave: the merge (the last of several), its report, and the folder.
+
+    ``not_exported`` says why there is no merged.onnx though one was wanted; all else was written.
+    """
 
     result: MergeResult
     report: Mapping[str, Any]
     folder: Path
+    not_exported: GraphMergeError | None
 
 
 Merges = Mapping[str, tuple[MergeResult, Supply]]
@@ -48,7 +52,7 @@ def run_recipe(
 
     ``out`` counts before the recipe's own; a folder that holds something is replaced with ``force`` only.
     ``say`` is told of every stage, ``progress`` of every step within one. Raises what the stages raise;
-    an earlier output is then as it was.
+    an earlier output is then as it was. Where ONNX alone fails, the outcome says so.
     """
     target = out or recipe.out
     if target is None:
@@ -61,15 +65,15 @@ def run_recipe(
     with staged_output(target, force, inputs=list(hashes), needed_bytes=room) as folder:
         opened = open_recipe(recipe, paths, say)
         merges = merge_all(recipe, opened, say, progress)
-        report = write_all(folder, Path(target), hashes, opened, merges, say, progress)
-    return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target))
+        report, fault = write_all(folder, Path(target), hashes, opened, merges, say, progress)
+    return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target), fault)
 
 
 def write_all(
     folder: Path, target: Path, hashes: Mapping[str, str], opened: Opened, merges: Merges, say: Progress,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
-    """Everything in ``folder``, which will be ``target``; the report."""
+) -> tuple[dict[str, Any], GraphMergeError | None]:  # fmt: skip
+    """Everything in ``folder``, which will be ``target``; the report, and why ONNX failed if it did."""
     recipe = opened.recipe
     result, supply = merges[recipe.steps[-1][0]]
     drawn = curves(result, supply.states, supply.data, supply.test, recipe.points, say, progress)
@@ -78,15 +82,19 @@ def write_all(
     made_by = portable(echoed)
     dtypes = out_dtypes(recipe, opened)
     files = write_merge(folder, result, dtypes, made_by, recipe.shard_size, drawn, recipe.allow_nonfinite)
+    fault = None
     if recipe.onnx:
         say("writing merged.onnx and comparing it with torch")
-        report["onnx"] = write_onnx(folder, result, opened.model, opened.args, opened.kwargs, made_by)
+        try:
+            report["onnx"] = write_onnx(folder, result, opened, made_by)
+        except (TraceError, GateError) as error:
+            fault, report["onnx"] = error, {"error": str(error)}
     write_texts(folder, report, target, files)
     if recipe.made_with:
         say(compared(recipe.made_with, report["made_with"], {f.name: sha256(f) for f in files}))
     if described := described_by(recipe):
         carry_over(described, folder, recipe.out_dtype)
-    return report
+    return report, fault
 
 
 def out_dtypes(recipe: Recipe, opened: Opened) -> dict[str, torch.dtype]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphmerge.evaluate import BarrierCurve, save_barrier_plot
@@ -18,6 +17,7 @@ from graphmerge.files import WHOLE, check_finite, save_model, sha256
 from graphmerge.pipeline import MergeResult
 from graphmerge.recipe import lock_text
 from graphmerge.run.card import card
+from graphmerge.run.open import Opened
 from graphmerge.run.summary import letter
 from graphmerge.sources.huggingface import CONFIG, read_config, side_files
 
@@ -41,13 +41,21 @@ def write_merge(
 
 
 def write_onnx(
-    folder: Path, result: MergeResult, module: nn.Module, args: Any, kwargs: Any, made_by: Mapping[str, Any]
+    folder: Path, result: MergeResult, opened: Opened, made_by: Mapping[str, Any]
 ) -> dict[str, Any]:
     """merged.onnx, compared with torch; what to report of it."""
+    module, args, kwargs = opened.model, opened.args, opened.kwargs
     module.load_state_dict(dict(result.kept.state))
     args, kwargs = pytree.tree_map(lambda t: t.cpu() if isinstance(t, torch.Tensor) else t, (args, kwargs))
     metadata = {"recipe": json.dumps(made_by, sort_keys=True)}
-    written = export_onnx(module.cpu(), folder / "merged.onnx", args, kwargs, metadata=metadata)
+    written = export_onnx(
+        module.cpu(),
+        folder / "merged.onnx",
+        args,
+        kwargs,
+        metadata=metadata,
+        dynamic_batch=not opened.recipe.static,
+    )
     return {"opset": written.opset, "max_error": dict(written.max_error), "dynamic": written.dynamic}
 
 

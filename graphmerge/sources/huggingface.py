@@ -26,7 +26,7 @@ IRRELEVANT = ("version", "dropout", "drop_rate", "drop_prob", "name_or_path", "d
 labels, which are compared on their own; the others must agree."""
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".index.json", ".ckpt")
-OWN = ("README.md", "report.json", "recipe.lock.yaml", "barrier.png")
+OWN = ("README.md", "report.json", "report.html", "recipe.lock.yaml", "barrier.png")
 """What a folder holds besides weights that is not carried over: graphmerge writes its own."""
 
 

@@ -43,6 +43,8 @@ def build_model(spec: str, device: torch.device, trusted: bool = False) -> Built
 
 def build_on_meta(spec: str, trusted: bool = False) -> Built:
     """The same without memory for its weights; a factory that needs their values is run on the CPU first."""
+    if Path(spec).suffix == SUFFIX:
+        return build_model(spec, torch.device("meta"), trusted)
     try:
         with torch.device("meta"):
             return build_model(spec, torch.device("meta"), trusted)

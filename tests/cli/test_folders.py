@@ -165,6 +165,22 @@ class TestPrograms:
         one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("out", "two"))
         assert all(torch.allclose(one[n].float(), t.float(), atol=1e-5) for n, t in two.items())
 
+    def test_where_onnx_fails_the_merge_is_kept_and_the_exit_code_says_so(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        import tinynet
+
+        program = torch.export.export(tinynet.Net().eval(), (torch.randn(2, 1, 4, 4),))  # its batch is fixed
+        torch.export.save(program, tmp_path / "net.pt2")
+        words = (*MERGE[:3], "--model", "net.pt2", "--trust", "--match", "none", "--quiet")
+        result = run(*words, "--out", "out")
+        assert result.exit_code == 4
+        assert "fixes the batch size" in text(result)
+        assert (tmp_path / "out" / "model.safetensors").exists()
+        assert not (tmp_path / "out" / "merged.onnx").exists()
+        assert run(*words, "--static", "--out", "static").exit_code == 0
+        assert (tmp_path / "static" / "merged.onnx").exists()
+
     def test_it_is_not_read_without_a_word(self, exported: Run) -> None:
         for command in ("merge", "plan"):
             refused = exported(command, "a.safetensors", "b.safetensors", "--model", "net.pt2", "--out", "o")
