@@ -23,7 +23,7 @@ EXAMPLES = {
     f"graphmerge merge a.safetensors b.safetensors {PAIR} --data net:batches --out merged\n\n"
     "graphmerge merge bert-one bert-two --out merged (Hugging Face folders)\n\n"
     "graphmerge merge recipe.yaml --seed 3 --out merged",
-    "evaluate": "Example: graphmerge evaluate --model net:make --weights a.safetensors --data net:test",
+    "evaluate": "Example: graphmerge evaluate a.safetensors --model net:make --data net:test",
     "export": f"Example: graphmerge export {PAIR} --weights a.safetensors --out a.onnx",
     "schema": "Example: graphmerge schema > recipe.schema.json",
     "demo": "Example: graphmerge demo --out demo",
