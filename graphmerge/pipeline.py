@@ -9,7 +9,7 @@ data is for reporting only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,8 @@ from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import How
 from graphmerge.recipe.aside import set_aside, without_nonfinite
-from graphmerge.repair import available, repair_with_report, reset_batchnorm
+from graphmerge.recipe.parts import Repair as Repairs
+from graphmerge.repair import Task, available, has_option, repair_with_report
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
 
@@ -75,6 +76,7 @@ class MergeResult:
     ensemble: Score | None
     shares: tuple[float, ...]
     merges: Mapping[str, MergeReport]
+    repair_options: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def kept_merge(self) -> MergeReport:
@@ -158,21 +160,28 @@ def merge_traced(
         if how.match.method != "auto" or m not in how.match.lacking(data)
     }
     shares = _shares(how.merge.weights, len(states))
+    measure = Measure(graph, data, held_out, test, shares, how.repair, say)
     candidates, reports = [], {}
+    frames: dict[str, Sequence[State]] = {}
     for matching, moves in {"none": (), **alignments}.items():
         moved = (
             [states[0], *(a.apply(s) for a, s in zip(moves, states[1:], strict=True))] if moves else states
         )
+        frames[matching] = moved
         merged, reports[matching] = _merged(graph, supply, moves, moved, how, data, held_out, progress)
-        candidates += _repaired(
-            graph, moved, matching, merged, shares, data, held_out, test, say, how.repair.tried
-        )
+        candidates += _repaired(measure, moved, matching, merged)
+    always = how.repair.keep == "always"
+    for step in how.repair.further if data else ():
+        best = choose(candidates, always)
+        starts = [best] if step == "finetune" else [c for c in candidates if c.matching == best.matching]
+        candidates += _further(measure, frames[best.matching], starts, step)
     endpoints = tuple(evaluate(graph.model, s, test) for s in states) if test else ()
     together = ensemble(graph.model, states, test) if test else None
-    kept = choose(candidates, always_repaired=how.repair.keep == "always")
+    kept = choose(candidates, always)
     return MergeResult(
-        graph, verification, alignments, tuple(candidates), kept, endpoints, together, shares, reports
-    )
+        graph, verification, alignments, tuple(candidates), kept, endpoints, together, shares, reports,
+        how.repair.options,
+    )  # fmt: skip
 
 
 def _aligned(
@@ -232,23 +241,28 @@ def prove(
 
 
 def repairs(
-    graph: ModelGraph, endpoints: Sequence[State], data: Batches, say: Progress = silent
+    graph: ModelGraph,
+    endpoints: Sequence[State],
+    data: Batches,
+    names: Sequence[str],
+    options: Mapping[str, object],
+    say: Progress = silent,
 ) -> dict[str, Repair]:
-    """The repairs that apply to this network, as functions of (merged state, weights)."""
-    table: dict[str, Repair] = {}
-    applies = available(graph)
-    if "bn-reset" in applies:
-        table["bn-reset"] = lambda state, _: reset_batchnorm(graph.model, state, data)
-    if "repair" in applies:
+    """Repairs, such as ``repair`` or ``repair+temperature``, as functions of (merged state, weights)."""
+    task = Task(graph, tuple(endpoints), data)
 
-        def renormalise(state: State, weights: Sequence[float]) -> State:
-            repaired, report = repair_with_report(graph, state, endpoints, data, weights)
-            if report.dead_units:
-                say(f"repair left alone units that never vary: {dict(report.dead_units)}")
+    def by(name: str) -> Repair:
+        def run(state: State, weights: Sequence[float]) -> State:
+            own = {n: v for n, v in options.items() if has_option(name, n)}
+            repaired, report = repair_with_report(task, state, weights, name, **own)
+            for method, notes in report.notes.items():
+                if dead := notes.get("dead units"):
+                    say(f"{method} left alone units that never vary: {dead}")
             return repaired
 
-        table["repair"] = renormalise
-    return table
+        return run
+
+    return {name: by(name) for name in names}
 
 
 def choose(candidates: Sequence[Candidate], always_repaired: bool = False) -> Candidate:
@@ -286,29 +300,51 @@ def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
     return data[:keep], data[keep:]
 
 
-def _repaired(
-    graph: ModelGraph,
-    endpoints: Sequence[State],
-    matching: str,
-    merged: State,
-    shares: Sequence[float],
-    data: Batches | None,
-    held_out: Batches | None,
-    test: Batches | None,
-    say: Progress,
-    tried: Collection[str],
-) -> list[Candidate]:
-    """A merged state dict with every repair that is to be tried, measured."""
-    ways: dict[str, Repair] = {"none": lambda state, _: state}
-    if data:
-        ways |= {n: way for n, way in repairs(graph, endpoints, data, say).items() if n in tried}
-    found = []
-    for name, way in ways.items():
-        state = way(merged, shares)
-        chosen_by = evaluate(graph.model, state, held_out) if held_out else None
-        score = evaluate(graph.model, state, test) if test and test is not held_out else chosen_by
+@dataclass(frozen=True)
+class Measure:
+    """What candidates are made and measured with."""
+
+    graph: ModelGraph
+    data: Batches | None
+    held_out: Batches | None
+    test: Batches | None
+    shares: Sequence[float]
+    repair: Repairs
+    say: Progress
+
+    def __call__(self, matching: str, repair: str, state: State) -> Candidate:
+        """A candidate with its scores."""
+        held_out, test = self.held_out, self.test
+        chosen_by = evaluate(self.graph.model, state, held_out) if held_out else None
+        score = evaluate(self.graph.model, state, test) if test and test is not held_out else chosen_by
         title = "naive" if matching == "none" else f"{matching} matching"
-        title += f" + {name}" if name != "none" else ""
-        found.append(Candidate(title, matching, name, state, chosen_by, score))
-        say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
+        title += f" + {repair.replace('+', ' + ')}" if repair != "none" else ""
+        self.say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
+        return Candidate(title, matching, repair, state, chosen_by, score)
+
+
+def _repaired(measure: Measure, endpoints: Sequence[State], matching: str, merged: State) -> list[Candidate]:
+    """A merged state dict, and it with every repair that is to be tried, measured."""
+    found, fix = [measure(matching, "none", merged)], measure.repair
+    if measure.data:
+        names = available(measure.graph, fix.method, **fix.options)
+        ways = repairs(measure.graph, endpoints, measure.data, names, fix.options, measure.say)
+        found += [measure(matching, n, way(merged, measure.shares)) for n, way in ways.items()]
+    return found
+
+
+def _further(
+    measure: Measure, endpoints: Sequence[State], starts: Sequence[Candidate], step: str
+) -> list[Candidate]:
+    """Candidates of one matching with one more repair, measured; none where it does not apply."""
+    if measure.data is None or (step == "temperature" and step not in available(measure.graph)):
+        return []
+    fix, found = measure.repair, []
+    options = {**fix.options, "steps": fix.finetune} if step == "finetune" else fix.options
+    way = repairs(measure.graph, endpoints, measure.data, [step], options, measure.say)[step]
+    for start in starts:
+        done = [] if start.repair == "none" else start.repair.split("+")
+        if step == "finetune" or (done and step not in done):
+            state = way(start.state, measure.shares)
+            found.append(measure(start.matching, "+".join([*done, step]), state))
     return found

@@ -53,7 +53,7 @@ def test_running_it_under_other_weights_leaves_it_as_it_was(model: nn.Module) ->
 
 def test_repairs_reach_every_name(model: nn.Module) -> None:
     graph = gm.trace(model, (torch.randn(5, 4),))
-    assert set(available(graph)) == {"bn-reset", "repair"}
+    assert {"bn-reset", "repair"} <= set(available(graph))
     state = model.state_dict()
     for repaired in (
         gm.reset_batchnorm(model, state, DATA),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import graphmerge as gm
 from graphmerge.evaluate import Score
 from graphmerge.pipeline import Candidate, choose
+from graphmerge.recipe import How
 from models_zoo.data import batches
 from models_zoo.registry import load
 
@@ -91,3 +92,28 @@ def test_a_candidate_that_gives_nan_is_never_kept() -> None:
         Candidate("aligned", "weight", "none", {}, Score(2.0, 0.3, 10), None),
     ]
     assert choose(candidates).name == "aligned"
+
+
+def test_repairs_are_tried_by_name_and_the_best_goes_further() -> None:
+    a, b = load("mlp", 0), load("mlp", 1)
+    data = list(batches("train", limit=1500))
+    how = How.model_validate(
+        {"match": "weight", "repair": {"method": "rescale", "options": {"gains": "no"}, "finetune": 3}}
+    )
+    result = gm.merge_models(a, [a.state_dict(), b.state_dict()], (data[0][0],), how, data=data)
+    names = [c.repair for c in result.candidates]
+    assert names[:4] == ["none", "rescale", "none", "rescale"]
+    assert names[4] in ("finetune", "rescale+finetune")
+
+
+@pytest.mark.parametrize(
+    ("repair", "words"),
+    [
+        ("resacle", "unknown repair 'resacle'"),
+        ({"method": "repair", "options": {"steps": 3}}, "no option 'steps'"),
+        ({"options": {"gains": "perhaps"}}, "one of no, yes"),
+    ],
+)
+def test_repairs_that_there_are_not_are_refused(repair: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        How.model_validate({"repair": repair})

@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TABLES = {merging.merge: merging.methods_table, evaluating.evaluate: evaluating.measures_table}
+TABLES = {merging.merge: merging.tables, evaluating.evaluate: evaluating.measures_table}
 """What stands below the help text of a command."""
 
 for command in (

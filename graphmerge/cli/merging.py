@@ -22,6 +22,7 @@ from graphmerge.match.methods import settings as check_settings
 from graphmerge.merge import METHODS
 from graphmerge.pipeline import prove
 from graphmerge.recipe import Recipe
+from graphmerge.repair import METHODS as REPAIRS
 from graphmerge.run import run_recipe
 from graphmerge.sources import load_data
 from graphmerge.sources.weights import load_weights
@@ -41,6 +42,20 @@ def methods_table() -> str:
         needed = f"; needs {', '.join(needs)}" if needs else ""
         lines.append(f"{name}:{given and given + ';'} {m.text}{needed} [{m.source}]")
     return "\n\n".join(lines)
+
+
+def repairs_table() -> str:
+    """The repairs as lines for the help text."""
+    lines = ["Repairs:"]
+    for name, m in REPAIRS.items():
+        given = "".join(f" {n}={o.default} ({o.expected})" for n, o in m.options.items())
+        lines.append(f"{name}:{given and given + ';'} {m.meaning} [{m.source}]")
+    return "\n\n".join(lines)
+
+
+def tables() -> str:
+    """The text below the help of ``merge``."""
+    return f"{methods_table()}\n\n{repairs_table()}"
 
 
 def match(

@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
 
 from graphmerge.errors import UsageError
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.options import Option, Value, read_options
 from graphmerge.recipe.words import choice, numbers, pairs
+from graphmerge.repair import CHOICES, require_repair
+from graphmerge.repair import METHODS as REPAIRING
 
 AUTO = ("weight", "activation")
 """The ways of matching that ``auto`` tries; those that need data only where there are data."""
-
-REPAIRS = ("bn-reset", "repair")
 
 Options = Annotated[dict[str, bool | int | float | str | None], BeforeValidator(pairs)]
 
@@ -103,21 +103,41 @@ class Repair(Part):
 
     method: str = Field(
         "auto",
-        description="auto (every repair that applies), none, or one repair.",
-        json_schema_extra={"enum": ["auto", "none", *REPAIRS]},
+        description="auto (the repairs worth trying), all, none, or methods such as repair+temperature.",
+        json_schema_extra={"examples": [*CHOICES, *REPAIRING]},
+    )
+    options: Options = Field(
+        {},
+        description="Options of the repairs, e.g. gains=no; repeats.",
+        json_schema_extra={"flags": ["--repair-option"]},
+    )
+    finetune: StrictInt = Field(
+        0,
+        ge=0,
+        description="Steps of gradient descent on the data in the end.",
+        json_schema_extra={"flags": ["--finetune"]},
     )
     keep: Literal["if-better", "always"] = Field(
         "if-better", description="Keep a repair only where it lowers the held-out loss, or always."
     )
 
     @property
-    def tried(self) -> tuple[str, ...]:
-        """The repairs to try."""
-        return {"auto": REPAIRS, "none": ()}.get(self.method, (self.method,))
+    def further(self) -> tuple[str, ...]:
+        """What is tried after repairs: temperature after each, fine-tuning on the best of all."""
+        calibrated = ("temperature",) if self.method in ("auto", "all") else ()
+        return calibrated + (("finetune",) if self.finetune else ())
+
+    @property
+    def needs_data(self) -> bool:
+        """Nothing of it can be left out where there are no data."""
+        return self.method not in CHOICES or self.finetune > 0
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        choice("repair", self.method, ("auto", "none", *REPAIRS))
+        try:
+            require_repair(self.method, self.options, self.finetune > 0)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         return self
 
 

@@ -52,7 +52,8 @@ class How(Part):
     )
     merge: Merge = Field(Merge(), description="How aligned models become one; the methods are below.")
     repair: Repair = Field(
-        Repair(), description="auto (every repair that applies), none, bn-reset or repair."
+        Repair(),
+        description="auto (the repairs worth trying), all, none, or methods such as repair+temperature.",
     )
     rules: Rules = Field(
         (),
@@ -187,7 +188,7 @@ def require_step(step: Recipe) -> None:
         step.own_data or None,
     )  # fmt: skip
     lacking = [f"{m} matching" for m in step.match.lacking(step.data) if step.match.method != "auto"]
-    lacking += [step.repair.method] if step.repair.method not in ("auto", "none") and not step.data else []
+    lacking += [f"repair by {step.repair.method}"] if step.repair.needs_data and not step.data else []
     if lacking:
         raise UsageError(f"{lacking[0]} needs data (--data): batches (inputs, targets)")
     for row in (step.merge.weights, *(r.weights for r in step.rules)):

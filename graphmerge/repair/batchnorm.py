@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from graphmerge.errors import InputError
 from graphmerge.repair.sites import norms
 from graphmerge.repair.statistics import Moments
+from graphmerge.repair.task import Repaired, Task, batch_size, check_finite, require_samples
 from graphmerge.trace import Program
-from graphmerge.trace.run import State, Visit, device_of, fitting, program_for, run_together, tied
-
-MIN_SAMPLES = 32
-"""Fewer samples than this say too little about a mean and a variance."""
+from graphmerge.trace.run import (
+    Inputs,
+    State,
+    Visit,
+    device_of,
+    fitting,
+    program_for,
+    run_together,
+    tied,
+)
 
 
 def reset_batchnorm(model: nn.Module, state: State, data: Iterable[Any]) -> dict[str, torch.Tensor]:
@@ -30,28 +36,40 @@ def reset_batchnorm(model: nn.Module, state: State, data: Iterable[Any]) -> dict
     Raises InputError where the data holds fewer than 32 samples, or gives NaN.
     """
     program = program_for(model, data)
+    batches = [x for x in fitting(program, data, device_of(state)) if x is not None]
+    require_samples(sum(batch_size(x) for x in batches))
     with torch.no_grad():
-        return reset_on(program, state, data)
+        return reset_on(program, state, batches)
 
 
-def reset_on(program: Program, state: State, data: Iterable[Any]) -> dict[str, torch.Tensor]:
+def reset(task: Task, merged: State, _: Sequence[float]) -> Repaired:
+    """``reset_batchnorm`` as a method of the table; no endpoint is looked at."""
+    return Repaired(reset_on(task.program, merged, task.batches))
+
+
+def reset_on(program: Program, state: State, batches: Sequence[Inputs]) -> dict[str, torch.Tensor]:
     """``reset_batchnorm`` on a graph traced at the shapes of the data."""
     pools: dict[str, Moments] = {}  # one for each BatchNorm, which may run more than once
-    found = {n.node: (n, pools.setdefault(n.mean, Moments())) for n in norms(program)}
+    found = {n.node: pools.setdefault(n.mean, Moments()) for n in norms(program)}
 
     def normalise(visits: list[Visit]) -> list[Any]:
-        moments = found[visits[0].node.name][1]
+        moments = found[visits[0].node.name]
         for v in visits:
             moments.update(v.args[0], 1)
         return [(_normalised(v, moments), *v.value[1:]) for v in visits]
 
-    batches = [x for x in fitting(program, data, device_of(state)) if x is not None] if found else []
-    run_together(program, state, batches, found, normalise)
-    samples = sum(batch_size(x) for x in batches)
+    run_together(program, state, batches if found else (), found, normalise)
+    return with_statistics(program, state, pools)
+
+
+def with_statistics(
+    program: Program, state: State, moments: Mapping[str, Moments]
+) -> dict[str, torch.Tensor]:
+    """``state`` with the running statistics of every BatchNorm, which goes by the name of its mean."""
     result = dict(state)
-    for norm, moments in found.values():
-        require_samples(samples)
-        for name, value in ((norm.mean, moments.mean), (norm.var, moments.variance(unbiased=True))):
+    for norm in norms(program):
+        own = moments[norm.mean]
+        for name, value in ((norm.mean, own.mean), (norm.var, own.variance(unbiased=True))):
             result[name] = check_finite(torch.as_tensor(value), name).to(state[name])
     return tied(program, result)
 
@@ -60,26 +78,3 @@ def _normalised(visit: Visit, moments: Moments) -> torch.Tensor:
     x, weight, bias = visit.args[:3]
     mean, var = torch.as_tensor(moments.mean).to(x), moments.variance().to(x)
     return F.batch_norm(x, mean, var, weight, bias, False, 0.0, visit.args[6])
-
-
-def batch_size(inputs: Any) -> int:
-    """Samples in a batch: dimension 0 of its first tensor."""
-    return next(
-        (len(t) for t in torch.utils._pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.ndim), 0
-    )
-
-
-def require_samples(samples: int) -> None:
-    """Refuse statistics of too few samples."""
-    if samples < MIN_SAMPLES:
-        raise InputError(
-            f"the data gives {samples} samples in batches of one shape; at least {MIN_SAMPLES} are needed"
-            " to measure activations: give more data, or batches of equal size"
-        )
-
-
-def check_finite(value: torch.Tensor, name: str) -> torch.Tensor:
-    """Refuse statistics that are not finite."""
-    if not bool(torch.isfinite(value).all()):
-        raise InputError(f"the statistics for {name} are not finite: does the data hold NaN or infinity?")
-    return value

@@ -1,9 +1,4 @@
-"""REPAIR: give merged activations the means and spreads that the endpoints have.
-
-Averaging units that agree only in part shrinks their variance, the more the deeper. Source: Jordan
-et al. 2022, "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", arXiv 2211.08403,
-section 3. The correction goes into the weights of the operator that made the activations.
-"""
+"""Repair by any method of the table, or by several in a row."""
 
 from __future__ import annotations
 
@@ -14,45 +9,40 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphmerge.repair.batchnorm import batch_size, check_finite, require_samples, reset_on
-from graphmerge.repair.sites import Site, norms, sites
-from graphmerge.repair.statistics import Moments, goal
+from graphmerge.errors import UsageError
+from graphmerge.options import Value, read_options
+from graphmerge.progress import Progress, silent
+from graphmerge.repair.methods import METHODS
+from graphmerge.repair.task import Task
 from graphmerge.symmetry import ModelGraph
-from graphmerge.trace import Program
-from graphmerge.trace.run import (
-    Inputs,
-    State,
-    Visit,
-    device_of,
-    fitting,
-    program_for,
-    run_together,
-    state_of,
-    tied,
-)
-
-DEAD = 1e-8
-"""A unit whose spread is below this part of the largest is dead: it is left alone."""
+from graphmerge.trace.run import State, state_of
 
 
 @dataclass(frozen=True)
 class RepairReport:
-    """What was corrected: sites, units left alone because they never vary, and what is no site."""
+    """The methods in their order, with all options of each, and what each has to tell."""
 
-    corrected: tuple[str, ...]
-    scale_only: tuple[str, ...]
-    dead_units: Mapping[str, int]
-    skipped: Mapping[str, str]
+    method: str
+    options: Mapping[str, Mapping[str, Value]]
+    notes: Mapping[str, Any]
 
 
-def available(graph: ModelGraph) -> tuple[str, ...]:
-    """Which of "bn-reset" and "repair" apply to this network."""
-    names = []
-    if norms(graph.program):
-        names.append("bn-reset")
-    if sites(graph.program)[0]:
-        names.append("repair")
-    return tuple(names)
+def available(graph: ModelGraph, which: str = "all", **options: object) -> tuple[str, ...]:
+    """Which repairs apply to this network, in the order of the table.
+
+    ``which`` is "all" for every repair of statistics and temperature, "auto" for those worth trying
+    unasked, "none", or the methods themselves, such as ``repair+temperature``. ``options`` are taken by
+    each method that has them. Raises UsageError for a method that there is not or that does not apply.
+    """
+    if which not in CHOICES:
+        settings(graph, which, options)
+        return (which,)
+    wanted = [n for n, m in METHODS.items() if m.tried in CHOICES[which]]
+    return tuple(n for n in wanted if not _lacks(graph, n, options))
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = {"auto": ("auto",), "all": ("auto", "all"), "none": ()}
+"""Words for several methods: by when each of the table is tried."""
 
 
 def repair(
@@ -61,118 +51,94 @@ def repair(
     endpoints: Sequence[nn.Module | State],
     data: Iterable[Any],
     weights: Sequence[float] | None = None,
+    method: str = "repair",
+    *,
+    progress: Progress = silent,
+    **options: object,
 ) -> dict[str, torch.Tensor]:
-    """``merged`` with its activations repaired; see ``repair_with_report``."""
-    return repair_with_report(graph, merged, endpoints, data, weights)[0]
+    """``merged`` repaired by a method of the table, or by several in a row, such as ``repair+temperature``.
+
+    ``endpoints`` are state dicts in one frame (the others already aligned), ``weights`` their shares
+    [model], equal by default. Statistics are per unit over batch, space and time, summed up in float64.
+    At an endpoint (all weight on one model) nothing changes but for rounding, unless the BatchNorm
+    statistics of that model are not those of the data, and in fine-tuning. Units that never vary are
+    left alone.
+
+    Raises UsageError for an unknown method or option, or a method that does not apply, InputError where
+    the data holds fewer than 32 samples, or gives NaN, or lacks the targets that a method needs.
+    """
+    task = Task(graph, tuple(state_of(e) for e in endpoints), data, progress)
+    return repair_with_report(task, merged, weights, method, **options)[0]
 
 
 def repair_with_report(
-    graph: ModelGraph,
+    task: Task,
     merged: State,
-    endpoints: Sequence[nn.Module | State],
-    data: Iterable[Any],
     weights: Sequence[float] | None = None,
+    method: str = "repair",
+    **options: object,
 ) -> tuple[dict[str, torch.Tensor], RepairReport]:
-    """Correct every site of ``merged`` to the statistics interpolated between ``endpoints``.
-
-    ``endpoints`` are state dicts in one frame (the others already aligned), ``weights`` their
-    shares [model], equal by default. Statistics are per unit over batch, space and time, in float64.
-    All batches go through the merged network site by site together, so that later sites see inputs
-    corrected by the statistics of all the data. BatchNorms, if there are any, are reset first. At an
-    endpoint (all weight on one model) nothing changes but for rounding.
-
-    Raises InputError where the data holds fewer than 32 samples, or gives NaN.
-    """
-    weights = [1 / len(endpoints)] * len(endpoints) if weights is None else weights
-    program = program_for(graph.model, data, graph.program)
-    found, skipped = sites(program)
+    """``repair`` with what there is to tell about it; a task keeps what was measured on its endpoints."""
+    models = len(task.endpoints)
+    shares = [1 / models] * models if weights is None else list(weights)
+    if len(shares) != models:
+        raise UsageError(f"{models} endpoints but {len(shares)} weights: give one for each endpoint")
+    values = settings(task.graph, method, options)
+    state, notes = dict(merged), {}
     with torch.no_grad():
-        if norms(program):
-            merged = reset_on(program, merged, data)
-        batches = [x for x in fitting(program, data, device_of(merged)) if x is not None]
-        require_samples(sum(batch_size(x) for x in batches))
-        targets = [_measure(program, state_of(s), batches, found) for s in endpoints]
-        goals = {s.node: goal([t[s.node] for t in targets], weights) for s in found}
-        own = _measure_corrected(program, merged, batches, found, goals)
-        state, dead = _fuse(merged, found, goals, own)
-        state = tied(program, state)
-    report = RepairReport(
-        tuple(s.weight for s in found), tuple(s.weight for s in found if s.bias is None), dead, skipped
-    )
-    return state, report
+        for name, chosen in values.items():
+            done = METHODS[name].run(task, state, shares, **chosen)
+            state, notes[name] = done.state, dict(done.notes)
+    return state, RepairReport(method, values, notes)
 
 
-Goals = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+def settings(graph: ModelGraph, method: str, given: Mapping[str, object]) -> dict[str, dict[str, Value]]:
+    """The methods of ``a+b`` with all options of each; an option counts for every method that has it.
+
+    UsageError for a method that there is not or that does not apply, or an option that none of them has.
+    """
+    names = _known(method)
+    require_options(names, given)
+    for name in names:
+        if lacks := _lacks(graph, name, given):
+            raise UsageError(f"{name} does not apply to {type(graph.model).__name__}: {lacks}")
+    return {name: _values(name, given) for name in names}
 
 
-def _measure(
-    program: Program, state: State, batches: Sequence[Inputs], found: Sequence[Site]
-) -> dict[str, Moments]:
-    """Statistics of every site as it is, batch by batch."""
-    moments = {s.node: Moments() for s in found}
-    units = {s.node: s.unit_dim for s in found}
-
-    def look(visits: list[Visit]) -> None:
-        for v in visits:
-            moments[v.node.name].update(v.value, units[v.node.name])
-
-    for inputs in batches:
-        run_together(program, state, [inputs], units, look)
-    return moments
+def _lacks(graph: ModelGraph, name: str, given: Mapping[str, object]) -> str:
+    """What the network lacks for a method; nothing where it applies."""
+    return METHODS[name].lacks(graph.program, _values(name, given))
 
 
-def _measure_corrected(
-    program: Program, state: State, batches: Sequence[Inputs], found: Sequence[Site], goals: Goals
-) -> dict[str, Moments]:
-    """Statistics of every site under the corrections of those before it."""
-    moments = {s.node: Moments() for s in found}
-    by_node = {s.node: s for s in found}
-
-    def correct(visits: list[Visit]) -> list[torch.Tensor]:
-        site = by_node[visits[0].node.name]
-        for v in visits:
-            moments[site.node].update(v.value, site.unit_dim)
-        scale, shift, _ = correction(moments[site.node], goals[site.node], site.bias is not None)
-        return [v.value * _along(scale, v.value, site) + _along(shift, v.value, site) for v in visits]
-
-    run_together(program, state, batches, by_node, correct)
-    return moments
+def _values(name: str, given: Mapping[str, object]) -> dict[str, Value]:
+    """All options of a method; of those given the ones that it has."""
+    own = METHODS[name].options
+    return read_options(name, own, {n: v for n, v in given.items() if n in own})
 
 
-def correction(
-    own: Moments, target: tuple[torch.Tensor, torch.Tensor], shift: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scale and shift [unit] from one set of statistics to another, and which units are dead."""
-    mean, std = target
-    spread, own_mean = own.std(), torch.as_tensor(own.mean)
-    dead = (spread <= DEAD * spread.max()) | (std <= DEAD * std.max())
-    scale = torch.where(dead, 1.0, std / spread.clamp_min(1e-300))
-    offset = torch.where(dead, 0.0, mean - scale * own_mean) if shift else torch.zeros_like(scale)
-    return scale, offset, dead
+def require_options(names: Iterable[str], given: Mapping[str, object]) -> None:
+    """UsageError for an option that none of the methods has, or a value out of bounds."""
+    known = {n: o for name in names for n, o in METHODS[name].options.items()}
+    read_options(" and ".join(names), known, given)
 
 
-def _along(x: torch.Tensor, value: torch.Tensor, site: Site) -> torch.Tensor:
-    shape = [1] * value.ndim
-    shape[site.unit_dim] = -1
-    return x.to(value).reshape(shape)
+def require_repair(which: str, given: Mapping[str, object], finetune: bool = False) -> None:
+    """UsageError for a call that is wrong for any network."""
+    names = [n for n, m in METHODS.items() if m.tried in CHOICES.get(which, ())]
+    names = names if which in CHOICES else _known(which)
+    require_options([*names, *(["finetune"] if finetune else [])], given)
 
 
-def _fuse(
-    state: State, found: Sequence[Site], goals: Goals, own: Mapping[str, Moments]
-) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    """Put the corrections into the weights and biases."""
-    result = dict(state)
-    dead: dict[str, int] = {}
-    for site in found:
-        scale, shift, still = correction(own[site.node], goals[site.node], site.bias is not None)
-        check_finite(scale, site.weight)
-        if bool(still.any()):
-            dead[site.weight] = int(still.sum())
-        weight = result[site.weight]
-        shape = [1] * weight.ndim
-        shape[site.weight_dim] = -1
-        result[site.weight] = (weight.double() * scale.reshape(shape)).to(weight.dtype)
-        if site.bias is not None:
-            bias = result[site.bias]
-            result[site.bias] = (bias.double() * scale + shift).to(bias.dtype)
-    return result, dead
+def has_option(method: str, option: str) -> bool:
+    """One of the methods of ``a+b`` has that option."""
+    return any(option in METHODS[n].options for n in _known(method))
+
+
+def _known(method: str) -> list[str]:
+    """The methods of ``a+b``; UsageError for one that there is not."""
+    names = method.split("+")
+    unknown = [n for n in names if n not in METHODS]
+    if unknown:
+        there = f"{', '.join(METHODS)}, joined by +; or {', '.join(CHOICES)}"
+        raise UsageError(f"unknown repair {unknown[0]!r}; there are: {there}")
+    return names

@@ -1,4 +1,4 @@
-"""Means and standard deviations of units, streamed over data in float64."""
+"""Means and spreads of units, streamed over data: summed up in float64, exact from batch to batch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,22 @@ class Moments:
     squares: torch.Tensor | float = 0.0
 
     def update(self, x: torch.Tensor, unit_dim: int) -> None:
-        """Add the values of ``x``, whose dimension ``unit_dim`` is the unit."""
-        rows = x.detach().movedim(unit_dim, 0).flatten(1).double()
-        n, mean = rows.shape[1], rows.mean(1)
-        squares = (rows - mean[:, None]).square().sum(1)
+        """Add the values of ``x``, whose dimension ``unit_dim`` is the unit.
+
+        What is summed up in float32 is at most a batch, around its own mean; memory is twice ``x``.
+        """
+        unit = unit_dim % x.ndim
+        x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+        inner = list(range(unit + 1, x.ndim)) or list(range(unit))  # contiguous where there are any
+        mean = x.mean(inner, keepdim=True)
+        squares = (x - mean).square_().sum(inner, keepdim=True)
+        means, parts = (t.movedim(unit, 0).flatten(1).double() for t in (mean, squares))  # [unit, part]
+        n = x.numel() // len(means)
+        mean = means.mean(1)
+        spread = (means - mean[:, None]).square().sum(1) * (n / means.shape[1])
+        self._merge(n, mean, parts.sum(1) + spread)
+
+    def _merge(self, n: int, mean: torch.Tensor, squares: torch.Tensor) -> None:
         delta, total = mean - self.mean, self.count + n
         self.mean = self.mean + delta * (n / total)
         self.squares = self.squares + squares + delta.square() * (self.count * n / total)
@@ -38,7 +50,46 @@ class Moments:
         return self.variance().sqrt()
 
 
-def goal(moments: Sequence[Moments], weights: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+@dataclass
+class JointMoments:
+    """``Moments`` of several signals at once: mean [signal, unit], squares [signal, signal, unit]."""
+
+    count: int = 0
+    mean: torch.Tensor | float = 0.0
+    squares: torch.Tensor | float = 0.0
+
+    def update(self, signals: Sequence[torch.Tensor], unit_dim: int) -> None:
+        """Add the values of signals of one shape, whose dimension ``unit_dim`` is the unit."""
+        rows = torch.stack([s.detach().movedim(unit_dim, 0).flatten(1).double() for s in signals])
+        n, mean = rows.shape[2], rows.mean(2)
+        centred = rows - mean[:, :, None]
+        delta, total = mean - self.mean, self.count + n
+        self.mean = self.mean + delta * (n / total)
+        self.squares = self.squares + torch.einsum("iun,jun->iju", centred, centred)
+        self.squares = self.squares + delta[:, None] * delta[None] * (self.count * n / total)
+        self.count = total
+
+    def covariance(self) -> torch.Tensor:
+        """Covariance [signal, signal, unit] over all values seen."""
+        return torch.as_tensor(self.squares) / max(self.count, 1)
+
+    def of(self, signal: int) -> Moments:
+        """The moments of one signal."""
+        mean, squares = torch.as_tensor(self.mean), torch.as_tensor(self.squares)
+        return Moments(self.count, mean[signal], squares[signal, signal])
+
+    def mixture(self, weights: Sequence[float]) -> Moments:
+        """The moments of the weighted sum of the signals."""
+        mean, squares = torch.as_tensor(self.mean), torch.as_tensor(self.squares)
+        w = torch.tensor(weights, dtype=mean.dtype, device=mean.device)
+        return Moments(self.count, w @ mean, torch.einsum("i,j,iju->u", w, w, squares))
+
+
+Goal = tuple[torch.Tensor, torch.Tensor]
+"""A mean and a standard deviation [unit] to be reached (float64)."""
+
+
+def goal(moments: Sequence[Moments], weights: Sequence[float]) -> Goal:
     """Means and standard deviations [unit] interpolated between models (REPAIR, equation 4).
 
     Standard deviations are interpolated, not variances: it is their shrinking that is repaired.

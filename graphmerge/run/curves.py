@@ -20,7 +20,7 @@ def curves(
 ) -> dict[str, BarrierCurve]:
     """Barrier curves between two models; none of more, or without data.
 
-    They are naive, aligned, and aligned with the repair that was kept.
+    They are naive, aligned, and aligned with the repair that was kept (less fine-tuning).
     """
     data, held_out = split(data)
     test = test or held_out
@@ -35,9 +35,10 @@ def curves(
     moved = best[0].apply(second)
     say("barrier curves: aligned")
     found["aligned"] = barrier(graph, first, moved, test, points, progress=progress)
-    way = repairs(graph, [first, moved], data).get(result.kept.repair) if data else None
-    if way:
-        name = f"aligned + {result.kept.repair}"
+    fix = "+".join(n for n in result.kept.repair.split("+") if n not in ("none", "finetune"))
+    if data and fix:
+        way = repairs(graph, [first, moved], data, [fix], result.repair_options)[fix]
+        name = f"aligned + {fix}"
         say(f"barrier curves: {name}")
         found[name] = barrier(
             graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)), progress=progress

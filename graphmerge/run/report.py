@@ -31,6 +31,7 @@ def of_merge(result: MergeResult) -> dict[str, Any]:
         "kept": result.kept.name,
         "matching": result.kept.matching,
         "repair": result.kept.repair,
+        "repair_options": dict(result.repair_options),
         "shares": result.shares,
         "options": dict(result.kept_merge.options),
         "notes": dict(result.kept_merge.notes),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
 
 import graphmerge as gm
 from graphmerge.errors import InputError, UsageError
-from graphmerge.repair import available, repair_with_report
+from graphmerge.repair import Task, add_biases, available, repair_with_report
 from graphmerge.repair.sites import sites
+from models_zoo.resnet import resnet20, resnet20_layernorm
 
 
 def mlp(seed: int) -> nn.Sequential:
@@ -42,43 +47,91 @@ class Reused(nn.Module):
 
 
 def plain_repair(
-    models: list[nn.Sequential], merged: nn.Sequential, x: torch.Tensor, weights: tuple[float, float]
+    models: list[nn.Module], merged: nn.Module, x: torch.Tensor, weights: tuple[float, float]
 ) -> torch.Tensor:
-    """The paper's way: a layer per pre-activation that normalises and rescales; outputs on ``x``."""
-    h, ends = x, [x, x]
-    for k, layer in enumerate(merged):
-        h, ends = layer(h), [m[k](e) for m, e in zip(models, ends, strict=True)]
-        if isinstance(layer, nn.Linear | nn.Conv2d) and k < len(merged) - 1:
-            dims = [0, *range(2, h.ndim)]
-            mean = sum(w * e.mean(dims, keepdim=True) for w, e in zip(weights, ends, strict=True))
-            std = sum(w * e.std(dims, keepdim=True, correction=0) for w, e in zip(weights, ends, strict=True))
-            h = (h - h.mean(dims, keepdim=True)) / h.std(dims, keepdim=True, correction=0) * std + mean
-    return h
+    """The paper's way: after each operator but the last a layer that normalises and rescales."""
+    names = [n for n, m in merged.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][:-1]
+    goals: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {n: [] for n in names}
+
+    def dims(y: torch.Tensor) -> list[int]:
+        return [0, *range(2, y.ndim)]
+
+    def remember(name: str, y: torch.Tensor) -> None:
+        goals[name].append((y.mean(dims(y), keepdim=True), y.std(dims(y), keepdim=True, correction=0)))
+
+    def reset(name: str, y: torch.Tensor) -> torch.Tensor:
+        (mean_a, std_a), (mean_b, std_b) = goals[name]
+        y = (y - y.mean(dims(y), keepdim=True)) / y.std(dims(y), keepdim=True, correction=0)
+        y = y * (weights[0] * std_a + weights[1] * std_b)
+        return y + weights[0] * mean_a + weights[1] * mean_b
+
+    for model, look in [*((m, remember) for m in models), (merged, reset)]:
+        hooks = [
+            model.get_submodule(n).register_forward_hook(lambda _, __, y, n=n, look=look: look(n, y))
+            for n in names
+        ]
+        with torch.no_grad():
+            outputs: torch.Tensor = model.eval()(x)
+        for hook in hooks:
+            hook.remove()
+    return outputs
 
 
-@pytest.mark.parametrize("kind", ["mlp", "vgg"])
+@cache
+def with_biases() -> nn.Module:
+    """ResNet20 without BatchNorm, every convolution with a bias, as in the paper's insertion."""
+    return add_biases(resnet20_layernorm(), [], (torch.randn(2, 1, 8, 8),))[0].eval()
+
+
+def residual(seed: int) -> nn.Module:
+    """Random weights for it, and one in the place of every gain."""
+    torch.manual_seed(seed)
+    model = copy.deepcopy(with_biases())
+    for p in model.parameters():
+        nn.init.normal_(p, 0, 1 / p[0].numel() ** 0.5)
+    return model
+
+
+KINDS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
+    "mlp": (mlp, (64, 6)),
+    "vgg": (lambda seed: vgg(seed, norm=False), (64, 1, 8, 8)),
+    "resnet20": (residual, (64, 1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_equals_the_papers_inserted_layers(kind: str) -> None:
-    build = mlp if kind == "mlp" else lambda seed: vgg(seed, norm=False)
+    build, shape = KINDS[kind]
     a, b, middle = build(0), build(1), build(2)
-    x = torch.randn(64, 6) if kind == "mlp" else torch.randn(64, 1, 8, 8)
-    graph = gm.trace(a, (x[:2],))
+    x = torch.randn(*shape)
+    graph = gm.trace(a, (x,))
     merged = gm.average([a.state_dict(), b.state_dict()], [0.3, 0.7])
     middle.load_state_dict(merged)
     wanted = plain_repair([a, b], middle, x, (0.3, 0.7))
-    middle.load_state_dict(gm.repair(graph, merged, [a, b], [(x, None)], weights=(0.3, 0.7)))
-    assert torch.allclose(middle(x), wanted, atol=1e-4)
+    middle.load_state_dict(gm.repair(graph, merged, [a, b], [(x, None)], (0.3, 0.7), gains="no"))
+    with torch.no_grad():
+        assert torch.allclose(middle(x), wanted, atol=1e-4)
 
 
-def test_at_an_endpoint_nothing_changes() -> None:
-    a, b, x = mlp(0), mlp(1), torch.randn(100, 6)
-    graph = gm.trace(a, (x[:2],))
-    repaired = gm.repair(graph, a.state_dict(), [a, b], [(x[:50],), (x[50:],)], weights=(1.0, 0.0))
-    assert all(torch.allclose(repaired[n], t, atol=1e-5) for n, t in a.state_dict().items())
+def test_a_resnet20_with_batchnorm_is_reset_as_in_the_paper() -> None:
+    torch.manual_seed(0)
+    a, b, x = resnet20(), resnet20(), torch.randn(64, 1, 8, 8)
+    merged = gm.average([a.state_dict(), b.state_dict()])
+    repaired = gm.reset_batchnorm(b, merged, [(x,)])
+    a.load_state_dict(merged)
+    for m in a.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.momentum = None  # a cumulative average, over one pass in training mode
+    with torch.no_grad():
+        a.train()(x)
+        wanted = a.eval()(x)
+        b.load_state_dict(repaired)
+        assert torch.allclose(b.eval()(x), wanted, atol=1e-4)
 
 
 def test_statistics_reach_the_interpolated_goal() -> None:
     a, b, x = mlp(0), mlp(1), torch.randn(256, 6)
-    graph = gm.trace(a, (x[:2],))
+    graph = gm.trace(a, (x,))
     merged = mlp(2)
     merged.load_state_dict(gm.repair(graph, gm.average([a.state_dict(), b.state_dict()]), [a, b], [(x,)]))
     for cut in (1, 3):
@@ -100,9 +153,13 @@ def test_sites_are_found_on_the_graph() -> None:
 
 
 def test_what_applies_depends_on_the_network() -> None:
-    assert available(gm.trace(mlp(0), (torch.randn(2, 6),))) == ("repair",)
-    assert available(gm.trace(vgg(0, norm=True), (torch.randn(2, 1, 8, 8),))) == ("bn-reset",)
-    assert available(gm.trace(nn.Linear(3, 2), (torch.randn(2, 3),))) == ()
+    assert available(gm.trace(vgg(0, norm=True), (torch.randn(2, 1, 8, 8),))) == (
+        "bn-reset", "closed-form", "temperature",
+    )  # fmt: skip
+    assert available(gm.trace(mlp(0), (torch.randn(2, 6),))) == (
+        "repair", "rescale", "reshift", "closed-form", "temperature",
+    )  # fmt: skip
+    assert available(gm.trace(nn.Linear(3, 2), (torch.randn(2, 3),))) == ("temperature",)
 
 
 def test_dead_units_are_left_alone_and_counted() -> None:
@@ -110,13 +167,15 @@ def test_dead_units_are_left_alone_and_counted() -> None:
     for m in (a, b):
         with torch.no_grad():
             m[0].weight[2] = 0  # type: ignore[index, union-attr, operator]
-    graph = gm.trace(a, (x[:2],))
+    graph = gm.trace(a, (x,))
     merged = gm.average([a.state_dict(), b.state_dict()])
-    state, report = repair_with_report(graph, merged, [a, b], [(x,)])
-    assert report.dead_units == {"0.weight": 1}
-    assert torch.equal(state["0.weight"][2], merged["0.weight"][2])
-    assert torch.equal(state["0.bias"][2], merged["0.bias"][2])
-    assert all(bool(torch.isfinite(t).all()) for t in state.values())
+    task = Task(graph, (a.state_dict(), b.state_dict()), [(x,)])
+    for method in ("repair", "rescale", "reshift", "closed-form"):
+        state, report = repair_with_report(task, merged, method=method)
+        assert report.notes[method]["dead units"] == {"0.weight": 1}
+        assert torch.equal(state["0.weight"][2], merged["0.weight"][2])
+        assert torch.equal(state["0.bias"][2], merged["0.bias"][2])
+        assert all(bool(torch.isfinite(t).all()) for t in state.values())
 
 
 def test_batchnorm_reset_is_torchs_own_on_one_batch_and_exact_over_several() -> None:
