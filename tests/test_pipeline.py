@@ -100,7 +100,7 @@ def test_repairs_are_tried_by_name_and_the_best_goes_further() -> None:
     how = How.model_validate(
         {"match": "weight", "repair": {"method": "rescale", "options": {"gains": "no"}, "finetune": 3}}
     )
-    result = gm.merge_models(a, [a.state_dict(), b.state_dict()], (data[0][0],), how, data=data)
+    result = gm.merge_models(a, [a.state_dict(), b.state_dict()], (data[0][0],), how=how, data=data)
     names = [c.repair for c in result.candidates]
     assert names[:4] == ["none", "rescale", "none", "rescale"]
     assert names[4] in ("finetune", "rescale+finetune")
