@@ -74,7 +74,9 @@ def merged(
     data, held = data[: max(1, train // size)], held[: max(1, test // len(held[0][0]))]
     how = How.model_validate({"repair": repair})
     start = time.perf_counter()
-    result = merge_models(a, [a.state_dict(), b.state_dict()], (data[0][0][:3],), how=how, data=data, test=held)
+    result = merge_models(
+        a, [a.state_dict(), b.state_dict()], (data[0][0][:3],), how=how, data=data, test=held
+    )
     return result, time.perf_counter() - start
 
 

@@ -38,8 +38,9 @@ class Method:
 
 
 def _sites(program: Program, options: Mapping[str, Any]) -> str:
-    found = sites(program, options["gains"] == "yes")[0]
-    return "" if found else "no operator whose result its own weights could correct"
+    if sites(program, options["gains"] == "yes")[0]:
+        return ""
+    return "no operator whose result its own weights could correct" + "; use bn-reset" * bool(norms(program))
 
 
 def _shiftable(program: Program, options: Mapping[str, Any]) -> str:
