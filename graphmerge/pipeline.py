@@ -245,7 +245,7 @@ def repairs(
     endpoints: Sequence[State],
     data: Batches,
     names: Sequence[str],
-    options: Mapping[str, object],
+    options: Mapping[str, object] | None = None,
     say: Progress = silent,
 ) -> dict[str, Repair]:
     """Repairs, such as ``repair`` or ``repair+temperature``, as functions of (merged state, weights)."""
@@ -253,7 +253,7 @@ def repairs(
 
     def by(name: str) -> Repair:
         def run(state: State, weights: Sequence[float]) -> State:
-            own = {n: v for n, v in options.items() if has_option(name, n)}
+            own = {n: v for n, v in (options or {}).items() if has_option(name, n)}
             repaired, report = repair_with_report(task, state, weights, name, **own)
             for method, notes in report.notes.items():
                 if dead := notes.get("dead units"):

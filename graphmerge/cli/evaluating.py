@@ -30,6 +30,7 @@ from graphmerge.match import match
 from graphmerge.metrics import Metric
 from graphmerge.options import read_options
 from graphmerge.pipeline import prove, repairs
+from graphmerge.repair import require_applies
 from graphmerge.run.summary import letter
 from graphmerge.sources import (
     Batches,
@@ -86,7 +87,8 @@ def evaluate(
         str, typer.Option("--align", help="How to bring all models into the frame of A: none, or as `match`.")
     ] = "weight",
     repair: Annotated[
-        str, typer.Option("--repair", help="Repair of what is merged, such as bn-reset or repair.")
+        str,
+        typer.Option("--repair", help="Repair of what is merged, such as repair+temperature."),
     ] = "none",
     metric: Annotated[
         list[str] | None,
@@ -237,13 +239,10 @@ def _repairs(
     """From models in one frame to the repair of what lies between them; None where none was asked for."""
     if graph is None or train is None or name == "none":
         return None
+    require_applies(graph, name)
 
     def way(endpoints: Sequence[State]) -> Way:
-        known = repairs(graph, endpoints, train)
-        if name not in known:
-            given = ", ".join(("none", *known))
-            raise UsageError(f"--repair {name} does not apply to this network; there are: {given}")
-        return known[name]
+        return repairs(graph, endpoints, train, [name])[name]
 
     return way
 

@@ -10,6 +10,7 @@ from graphmerge.repair.repair import (
     has_option,
     repair,
     repair_with_report,
+    require_applies,
     require_repair,
 )
 from graphmerge.repair.task import Task
@@ -25,6 +26,7 @@ __all__ = [
     "has_option",
     "repair",
     "repair_with_report",
+    "require_applies",
     "require_repair",
     "reset_batchnorm",
 ]

@@ -116,6 +116,11 @@ def _values(name: str, given: Mapping[str, object]) -> dict[str, Value]:
     return read_options(name, own, {n: v for n, v in given.items() if n in own})
 
 
+def require_applies(graph: ModelGraph, method: str) -> None:
+    """UsageError for a method that there is not or that does not apply to this network."""
+    settings(graph, method, {})
+
+
 def require_options(names: Iterable[str], given: Mapping[str, object]) -> None:
     """UsageError for an option that none of the methods has, or a value out of bounds."""
     known = {n: o for name in names for n, o in METHODS[name].options.items()}

@@ -122,7 +122,7 @@ def test_one_model_is_measured_alone_and_reruns_are_the_same(run: Run, tmp_path:
         (["--measure", "barrier", "--align", "magic"], 2, "unknown --align"),
         (["--measure", "barrier", "--repair", "bn-reset"], 2, "needs --train"),
         (["--measure", "barrier", "--align", "activation"], 2, "needs --train"),
-        (["--measure", "barrier", "--repair", "magic", "--train", "tinynet:batches"], 2, "does not apply"),
+        (["--measure", "barrier", "--repair", "magic", "--train", "tinynet:batches"], 2, "unknown repair"),
         (["--measure", "llfc", "--layers", "nothing*"], 2, "no layer fits nothing*"),
         (["--metric", "tinynet:nothing"], 2, "cannot import"),
         (["--measure", "barrier", "--data", "tinynet:batches(n=0)"], 3, "holds no batch"),
