@@ -3,7 +3,8 @@
     python tools/bench_repair.py [--model resnet50] [--batch 16] [--batches 2] [--rounds 3]
 
 The statistics are those of what every convolution and linear layer returns, in one pass over the data.
-Of each the fastest round counts, the rounds taking turns, so that other work on the machine tells less.
+Of each the fastest round counts, the rounds taking turns; on a CPU it is the processor time, of all
+threads, so that other work on the machine tells less.
 """
 
 from __future__ import annotations
@@ -52,26 +53,32 @@ def main() -> None:
         reset_on(program, state, [((x,), {}) for x in data])
 
     with torch.no_grad():
-        fastest = measure({"inference": inference, "statistics": statistics, "reset": reset}, options.rounds)
+        fastest = measure(
+            {"inference": inference, "statistics": statistics, "reset": reset}, options.rounds, options.device
+        )
     print(f"{options.model}: {options.batches} batches of {options.batch}, {len(points)} operators measured")
     for name, seconds in fastest.items():
         print(f"{name}: {seconds:.2f} s, {seconds / fastest['inference']:.2f} of inference")
 
 
-def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def measure(ways: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, float]:
     """The seconds of the fastest round of each, after one that does not count."""
     fastest = dict.fromkeys(ways, float("inf"))
     for k in range(rounds + 1):
         for name, way in ways.items():
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock(device)
             way()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
             if k:
-                fastest[name] = min(fastest[name], time.perf_counter() - start)
+                fastest[name] = min(fastest[name], clock(device) - start)
     return fastest
+
+
+def clock(device: str) -> float:
+    """Seconds: of the processor, or of the wall when all work on a GPU is done."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 if __name__ == "__main__":
