@@ -4,7 +4,7 @@ from graphmerge.errors import GateError, GraphMergeError, InputError, SystemFaul
 from graphmerge.evaluate import BarrierCurve, Score, barrier, ensemble, evaluate
 from graphmerge.export import export_onnx
 from graphmerge.files import load_checkpoint, save_checkpoint
-from graphmerge.match import Alignment, load_alignment, match
+from graphmerge.match import Alignment, ManyAlignment, load_alignment, load_many_alignment, match, match_many
 from graphmerge.merge import average, merge, merge_heads
 from graphmerge.pipeline import MergeResult, merge_models, prove
 from graphmerge.recipe import File, How, Match, Merge, Recipe, Repair, Rule, Stage, read_recipe
@@ -30,6 +30,7 @@ __all__ = [
     "GraphMergeError",
     "How",
     "InputError",
+    "ManyAlignment",
     "Match",
     "Merge",
     "MergeResult",
@@ -54,7 +55,9 @@ __all__ = [
     "export_onnx",
     "load_alignment",
     "load_checkpoint",
+    "load_many_alignment",
     "match",
+    "match_many",
     "merge",
     "merge_heads",
     "merge_models",

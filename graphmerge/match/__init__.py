@@ -1,7 +1,20 @@
 """Match: find the symmetry that brings one model into the frame of another."""
 
 from graphmerge.match.alignment import Alignment, Step, load_alignment
+from graphmerge.match.many import WAYS, ManyAlignment, Way, load_many_alignment, match_many
 from graphmerge.match.matching import match
 from graphmerge.match.methods import METHODS, Method
 
-__all__ = ["METHODS", "Alignment", "Method", "Step", "load_alignment", "match"]
+__all__ = [
+    "METHODS",
+    "WAYS",
+    "Alignment",
+    "ManyAlignment",
+    "Method",
+    "Step",
+    "Way",
+    "load_alignment",
+    "load_many_alignment",
+    "match",
+    "match_many",
+]

@@ -106,7 +106,13 @@ def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
     saved = read_metadata(path)
     if "history" not in saved:
         raise InputError(f"{path} is no alignment: its metadata has no history of matching")
-    targets = load_checkpoint(path) if saved["moved"] else {}
+    return restored(path, graph, saved, load_checkpoint(path) if saved["moved"] else {})
+
+
+def restored(
+    path: str | Path, graph: ModelGraph, saved: Mapping[str, Any], targets: Mapping[str, torch.Tensor]
+) -> Alignment:
+    """An alignment from what ``to_json`` said of it and the places of its units."""
     missing = graph.atom_of.keys() ^ targets.keys()
     if missing:
         raise InputError(f"{path} was made for another graph: the groups differ at {sorted(missing)[0]!r}")

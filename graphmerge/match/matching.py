@@ -49,7 +49,7 @@ def match(
     if chosen.lacks(data, given):
         raise UsageError(f"{method} matching needs data: an iterable of batches (inputs, targets)")
     since = time.perf_counter()
-    states = [_parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
+    states = [parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
     common = {n: torch.promote_types(t.dtype, states[1][n].dtype) for n, t in states[0].items()}
     first, second = ({n: t.to(common[n]) for n, t in s.items()} for s in states)
     for model in (a, b):
@@ -72,7 +72,7 @@ def match(
     )  # fmt: skip
 
 
-def _parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[str, torch.Tensor]:
+def parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[str, torch.Tensor]:
     """The tensors that the groups move, checked against the traced model."""
     state = state_of(model)
     found = {}

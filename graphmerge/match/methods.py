@@ -11,6 +11,7 @@ from graphmerge.match.annealing import match_annealing
 from graphmerge.match.coordinate import match_activations, match_weights
 from graphmerge.match.costs import COSTS
 from graphmerge.match.dual import match_dual
+from graphmerge.match.frank_wolfe import match_frank_wolfe
 from graphmerge.match.learned import match_learned, match_sinkhorn
 from graphmerge.match.straight_through import match_straight_through
 from graphmerge.match.task import Found, Task
@@ -43,6 +44,8 @@ _COST = Option(
 _BEGIN = Option("weight", "where to begin", choices=("weight", "identity"))
 _STEPS = Option(200, "steps of gradient descent, a batch each", 1)
 
+_TRUST = Option(0.0, "how much of each unit is first in its place; the rest is spread over all", 0, 1)
+
 _DATA = "Git Re-Basin, section 3.1, with the correlation of REPAIR, Jordan et al. 2022, arXiv 2211.08403"
 
 METHODS: dict[str, Method] = {
@@ -54,6 +57,21 @@ METHODS: dict[str, Method] = {
             "cost": _COST,
             "restarts": Option(2, "1 is one descent; each further round places every pair anew", 1),
             "seconds": Option(None, "no restart begins later than this; the time of day then counts"),
+        },
+    ),
+    "frank-wolfe": Method(
+        match_frank_wolfe,
+        "all groups at once on doubly stochastic matrices, by the inner product of parameters",
+        "C2M3, Crisostomi et al. 2024, arXiv 2405.17897, section 3",
+        options={
+            "cost": _COST,
+            "begin": Option("identity", _BEGIN.text, choices=_BEGIN.choices),
+            "trust": _TRUST,
+            "steps": Option(100, "steps of Frank-Wolfe at most", 1),
+            "finish": Option(
+                "descent", "what follows: coordinate descent or nothing", choices=("descent", "none")
+            ),
+            "restarts": Option(2, "of the descent; as with weight", 1),
         },
     ),
     "activation": Method(

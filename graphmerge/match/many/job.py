@@ -1,0 +1,82 @@
+"""What every way of matching many models is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from graphmerge.match.alignment import Alignment, Step
+from graphmerge.match.climb import pairs
+from graphmerge.match.matching import match
+from graphmerge.match.objective import Loss
+from graphmerge.progress import Progress
+from graphmerge.symmetry import ModelGraph, Transform
+from graphmerge.trace.run import State
+
+
+@dataclass(frozen=True)
+class Job:
+    """Models to align.
+
+    ``states`` [model] are whole state dicts, ``parameters`` [model] what groups move of them (by names
+    of the structure, float32 or wider). ``pairwise`` is how two models are matched where a way does
+    that, with the options ``pair_options``; ``options`` are those of the way.
+    """
+
+    graph: ModelGraph
+    states: tuple[State, ...]
+    parameters: tuple[State, ...]
+    options: Mapping[str, Any]
+    pairwise: str
+    pair_options: Mapping[str, Any]
+    data: Iterable[Any] | None
+    seed: int
+    loss: Loss
+    progress: Progress
+
+    def match(self, a: State, b: State, start: Transform | None = None) -> Alignment:
+        """Two models by the pairwise method."""
+        return match(
+            self.graph, a, b, self.pairwise, self.data, self.seed, start=start, loss=self.loss,
+            progress=self.progress, **self.pair_options,
+        )  # fmt: skip
+
+    def all_pairs(self, transforms: Sequence[Transform]) -> float:
+        """The sum over all pairs of models of the inner product of their parameters (float64)."""
+        return sum(
+            float(pairs([t.apply_to(n, own[n]) for t, own in zip(transforms, self.parameters, strict=True)]))
+            for n in self.parameters[0]
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The result of a way: a symmetry of every model, all into one frame, whichever that is.
+
+    ``history`` holds accepted steps with the all-pairs objective after each, ``direct`` alignments to the
+    first model as the pairwise method gave them, where it did.
+    """
+
+    transforms: tuple[Transform, ...]
+    history: tuple[Step, ...] = ()
+    converged: bool = True
+    direct: tuple[Alignment, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def mean(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, torch.Tensor]:
+    """The mean of state dicts; tensors that are not floating are those of the first."""
+    shares = [1.0] * len(states) if weights is None else weights
+    found = {}
+    for name, first in states[0].items():
+        if first.is_floating_point():
+            wide = torch.promote_types(first.dtype, torch.float32)
+            total = sum(w * s[name].to(wide) for w, s in zip(shares, states, strict=True))
+            assert isinstance(total, torch.Tensor)
+            found[name] = (total / sum(shares)).to(first.dtype)
+        else:
+            found[name] = first
+    return found
