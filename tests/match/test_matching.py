@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import ConvNet
 from torch import nn
 
 import graphmerge as gm
@@ -21,21 +22,6 @@ def mlp(*sizes: int, seed: int = 0) -> nn.Sequential:
     for a, b in itertools.pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-class ConvNet(nn.Module):
-    """A residual block with BatchNorm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
-        self.conv, self.norm2, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Linear(8, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = torch.relu(self.norm(self.stem(x)))
-        h = torch.relu(h + self.norm2(self.conv(h)))
-        out: torch.Tensor = self.head(h.mean((2, 3)))
-        return out
 
 
 def inner(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], names: list[str]) -> float:

@@ -2,6 +2,14 @@
 
 from graphmerge.match.many.alignment import ManyAlignment, load_many_alignment
 from graphmerge.match.many.matching import match_many
-from graphmerge.match.many.ways import WAYS, Way
+from graphmerge.match.many.ways import WAYS, Way, described_ways, fitting_methods
 
-__all__ = ["WAYS", "ManyAlignment", "Way", "load_many_alignment", "match_many"]
+__all__ = [
+    "WAYS",
+    "ManyAlignment",
+    "Way",
+    "described_ways",
+    "fitting_methods",
+    "load_many_alignment",
+    "match_many",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,19 @@ def way_of(name: str) -> Way:
     if name not in WAYS:
         raise UsageError(f"unknown way of matching many models {name!r}; there are: {', '.join(WAYS)}")
     return WAYS[name]
+
+
+def fitting_methods(name: str, methods: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``methods`` by which a way can match; UsageError where it can by none of them."""
+    fit = tuple(m for m in methods if way_of(name).any_pairwise or m == "weight")
+    if methods and not fit:
+        raise UsageError(f"{name} matches by weight only, not by {', '.join(methods)}")
+    return fit
+
+
+def described_ways() -> str:
+    """The table for people."""
+    return "; ".join(f"{name}: {way.meaning}" for name, way in WAYS.items())
 
 
 def way_settings(name: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
