@@ -9,7 +9,8 @@ itself where each factor is one, for any depth of nesting.
 
 A tensor is moved along each of its dimensions by such products. Where the order along one dimension
 varies along another (stacked heads or experts), both are moved together, and a factor that both have
-counts once.
+counts once. The product is never formed where positions are a grid of places, one axis for each factor,
+as they are in every network so far: the factors are applied one by one, the innermost first.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ Factor = tuple[int, IntArray]
 
 @dataclass(frozen=True)
 class Block:
-    """Positions that change places among themselves: ``rows`` [copy, position], each copy moved alike."""
+    """Positions that change places among themselves: ``rows`` [copy, position], each copy moved alike.
+
+    ``grid`` [factor] are the sizes of the grid that the positions are, in order; empty if they are none.
+    """
 
     rows: IntArray
     factors: tuple[Factor, ...]
+    grid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,23 @@ def _blocks(structure: Structure, name: str, axes: tuple[int, ...]) -> tuple[Blo
         if factors:
             key = b"".join(k.to_bytes(8) + u.tobytes() for k, u in factors)
             found.setdefault(key, ([], factors))[0].append(rows)
-    return tuple(Block(np.stack(rows), factors) for rows, factors in found.values())
+    return tuple(_as_grid(structure, Block(np.stack(rows), factors)) for rows, factors in found.values())
+
+
+def _as_grid(structure: Structure, block: Block) -> Block:
+    """The same block with its positions in the order of a grid, what contains others in front."""
+    factors = sorted(block.factors, key=lambda f: f[0])  # sorts stand after those that contain them
+    sizes = tuple(structure.sorts[k].size for k, _ in factors)
+    place = np.ravel_multi_index([u % n for (_, u), n in zip(factors, sizes, strict=True)], sizes)
+    order = np.argsort(place)
+    if not np.array_equal(place[order], np.arange(int(np.prod(sizes)))):
+        return block
+    ordered = tuple((k, units[order]) for k, units in factors)
+    for axis, (_, units) in enumerate(ordered):
+        fibre = (units // sizes[axis]).reshape(int(np.prod(sizes[:axis])), -1)
+        if (fibre != fibre[:, :1]).any():
+            return block
+    return Block(block.rows[:, order], ordered, sizes)
 
 
 def _copy_number(classes: IntArray, axis: int) -> IntArray:
@@ -137,8 +158,28 @@ def _distinct(factors: Iterator[Factor]) -> tuple[Factor, ...]:
     return tuple({(k, units.tobytes()): (k, units) for k, units in factors}.values())
 
 
-def _kernel(structure: Structure, block: Block, soft: Soft) -> torch.Tensor | None:
-    """How much of each position comes to each place of a block: [place, position]; None for the identity."""
+def _moved(structure: Structure, block: Block, x: torch.Tensor, soft: Soft) -> torch.Tensor:
+    """The positions of a block [copy, position, rest], moved."""
+    if not block.grid:
+        return torch.einsum("ij,cjr->cir", _kernel(structure, block, soft).to(x), x)
+    shape = x.shape
+    for axis, size in reversed(list(enumerate(block.grid))):
+        k, units = block.factors[axis]
+        if k not in soft:  # kept in place
+            continue
+        outer = int(np.prod(block.grid[:axis]))
+        fibres = torch.from_numpy(units.reshape(outer, -1)[:, 0] // size).to(x.device)
+        matrices = soft[k] if len(soft[k]) == 1 else soft[k][fibres]
+        x = x.reshape(shape[0], outer, size, -1)
+        if len(matrices) == 1:
+            x = torch.einsum("ij,cbjr->cbir", matrices[0].to(x), x)
+        else:
+            x = torch.einsum("bij,cbjr->cbir", matrices.to(x), x)
+    return x.reshape(shape)
+
+
+def _kernel(structure: Structure, block: Block, soft: Soft) -> torch.Tensor:
+    """How much of each position comes to each place of a block: [place, position]."""
     total: torch.Tensor | None = None
     for k, units in block.factors:
         size = structure.sorts[k].size
@@ -154,6 +195,7 @@ def _kernel(structure: Structure, block: Block, soft: Soft) -> torch.Tensor | No
                 fibre_t, place_t = where.to(matrix.device)
                 factor = matrix[fibre_t[None, :], place_t[:, None], place_t[None, :]]
         total = factor if total is None else total * factor.to(total)
+    assert total is not None, "a block has factors"
     return total
 
 
@@ -167,10 +209,8 @@ def move(structure: Structure, cut: Sequence[Part], t: torch.Tensor, soft: Soft)
         table = value.permute(order).reshape(int(np.prod([t.shape[d] for d in part.axes])), -1)
         moved = table
         for block in part.blocks:
-            kernel = _kernel(structure, block, soft)
-            assert kernel is not None
             rows = torch.from_numpy(block.rows).to(t.device)
-            new = torch.einsum("ij,cjr->cir", kernel.to(value), table[rows])
+            new = _moved(structure, block, table[rows], soft)
             if rows.numel() == len(table) and bool(
                 (rows.reshape(-1) == torch.arange(len(table), device=t.device)).all()
             ):

@@ -20,8 +20,8 @@ from models_zoo.architectures import ARCHITECTURES
 
 CPU = torch.device("cpu")
 
-KINDS = ("lstm", "multihead_attention", "groupnorm_resnet", "grouped_query_attention")
-"""Units on both sides of a tensor, heads, blocks of channels, shared heads."""
+KINDS = ("lstm", "multihead_attention", "groupnorm_resnet", "grouped_query_attention", "mixtral_batched")
+"""Units on both sides of a tensor, heads, blocks of channels, shared heads, stacked experts."""
 
 
 def traced(name: str) -> tuple[gm.ModelGraph, list[dict[str, torch.Tensor]]]:
