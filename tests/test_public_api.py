@@ -14,6 +14,7 @@ FUNCTIONS = {
     "trace": ("model", {"kwargs"}),
     "verify": ("graph", set()),
     "match": ("graph", {"method", "data", "seed"}),
+    "match_many": ("graph", {"method", "data", "seed"}),
     "merge": ("graph", {"method", "alignment", "weights", "base", "data", "own_data", "out_dtype"}),
     "merge_heads": ("a", {"head", "keep", "labels"}),
     "repair": ("graph", {"data"}),

@@ -26,10 +26,10 @@ from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import Structure
 from graphmerge.trace.run import State
 
-GAIN = 1e-5
+GAIN = 1e-4
 """Relative gain of the objective below which a step counts for nothing."""
 
-PATIENCE = 5
+PATIENCE = 3
 """As many steps in a row that count for nothing are the end."""
 
 

@@ -49,7 +49,7 @@ def match(
     if chosen.lacks(data, given):
         raise UsageError(f"{method} matching needs data: an iterable of batches (inputs, targets)")
     since = time.perf_counter()
-    states = [parameters(graph, x, which) for x, which in ((a, "first"), (b, "second"))]
+    states = [parameters(graph, x, which) for x, which in ((a, "the first model"), (b, "the second model"))]
     common = {n: torch.promote_types(t.dtype, states[1][n].dtype) for n, t in states[0].items()}
     first, second = ({n: t.to(common[n]) for n, t in s.items()} for s in states)
     for model in (a, b):
@@ -81,18 +81,14 @@ def parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[
             continue
         present = [n for n in t.names if n in state]
         if not present:
-            raise InputError(f"the {which} model lacks tensor {t.name} of the traced architecture")
+            raise InputError(f"{which} lacks tensor {t.name} of the traced architecture")
         value = state[present[0]].detach()
         if tuple(value.shape) != t.shape:
-            raise InputError(
-                f"tensor {t.name} of the {which} model is {tuple(value.shape)}, traced was {t.shape}"
-            )
+            raise InputError(f"tensor {t.name} of {which} is {tuple(value.shape)}, traced was {t.shape}")
         if not bool(torch.isfinite(value).all()):
-            raise InputError(
-                f"tensor {t.name} of the {which} model holds NaN or infinity: it cannot be matched"
-            )
+            raise InputError(f"tensor {t.name} of {which} holds NaN or infinity: it cannot be matched")
         if value.is_complex():
-            raise InputError(f"tensor {t.name} of the {which} model is complex: it cannot be matched yet")
+            raise InputError(f"tensor {t.name} of {which} is complex: it cannot be matched yet")
         if not t.is_buffer:
             found[t.name] = value.to(torch.promote_types(value.dtype, torch.float32))
     return graph.structure.gather(found)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typed import MERGE, MODEL, Run, text
 
+from graphmerge.files import read_metadata
 from graphmerge.merge import METHODS
 
 TIES = (
@@ -60,6 +61,14 @@ def test_all_models_are_aligned_to_the_first_and_weighted_as_told(tuned: Run, tm
     assert {"alignment-b.safetensors", "alignment-c.safetensors"} <= files or report["matching"] == "none"
 
 
+def test_three_models_are_matched_all_at_once(tuned: Run, tmp_path: Path) -> None:
+    words = ("--many", "cycle", "--no-onnx", "--json", "--out", "out")
+    result = tuned(*TIES[:4], *MODEL, *words)
+    assert result.exit_code == 0, text(result)
+    saved = [read_metadata(tmp_path / "out" / f"alignment-{k}.safetensors") for k in "bc"]
+    assert [s["method"] for s in saved] == ["cycle", "cycle"]
+
+
 def test_methods_that_measure_get_the_data(tuned: Run) -> None:
     words = ("--data", "tinynet:batches", "--method", "none", "--points", 0, "--no-onnx", "--json")
     for method in ("greedy-soup", "regmean"):
@@ -76,6 +85,8 @@ def test_methods_that_measure_get_the_data(tuned: Run) -> None:
     [
         (("--merge", "magic"), "greedy-soup"),
         (("--merge", "ties"), "needs base="),
+        (("--many", "magic"), "reference, merge-many, cycle, hierarchical"),
+        (("--many", "cycle", "--method", "activation", "--data", "tinynet:batches"), "by weight only"),
         (("--merge", "fisher"), "needs data="),
         (("--merge", "slerp", "--option", "scope=half"), "tensor, model"),
         (("--merge", "slerp", "--option", "colour=1"), "there are: scope"),

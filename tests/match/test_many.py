@@ -182,7 +182,7 @@ def test_refusals_name_what_there_is(graph: gm.ModelGraph) -> None:
     with pytest.raises(UsageError, match="option reference=3: there are 3 models"):
         gm.match_many(graph, states, "reference", reference=3)
     bad = {n: t * float("nan") for n, t in states[2].items()}
-    with pytest.raises(InputError, match=r"0\.weight of the number 2 model"):
+    with pytest.raises(InputError, match=r"0\.weight of model 2"):
         gm.match_many(graph, [*states[:2], bad])
 
 

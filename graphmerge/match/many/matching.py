@@ -49,7 +49,7 @@ def match_many(
     if METHODS[pairwise].lacks(data, pair_options):
         raise UsageError(f"{pairwise} matching needs data: an iterable of batches (inputs, targets)")
     since = time.perf_counter()
-    found = [parameters(graph, m, f"number {i}") for i, m in enumerate(models)]
+    found = [parameters(graph, m, f"model {i}") for i, m in enumerate(models)]
     for model in models:
         if isinstance(model, nn.Module):
             graph.require_same(model)
