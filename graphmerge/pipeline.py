@@ -18,7 +18,7 @@ from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate, require_unmoved
-from graphmerge.match import Alignment, match
+from graphmerge.match import Alignment, match_many
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
@@ -189,18 +189,17 @@ def _aligned(
     say: Progress, progress: Progress,
 ) -> tuple[Alignment, ...]:  # fmt: skip
     """The alignment of every model after the first to the first."""
-    say(f"matching by {method}")
-    options: dict[str, Any] = how.match.options_of(method)
-    found = []
+    say(f"matching by {method}" + (f", {how.match.many}" if len(states) > 2 else ""))
+    told: dict[str, Any] = how.match.told(method)
     states = [without_nonfinite(s) for s in states] if how.allow_nonfinite else states
-    for state in states[1:]:
-        found.append(match(graph, states[0], state, method, data, how.seed, progress=progress, **options))
-        say(f"objective {found[-1].start:.4g} -> {found[-1].objective:.4g}")
+    found = match_many(graph, states, how.match.many, data, how.seed, progress=progress, **told).alignments
+    for one, state in zip(found, states[1:], strict=True):
+        say(f"objective {one.start:.4g} -> {one.objective:.4g}")
         if data:
-            require_unmoved(graph, state, found[-1].apply(state), data[:1])
-        if ties := found[-1].notes.get("ambiguous"):
+            require_unmoved(graph, state, one.apply(state), data[:1])
+        if ties := one.notes.get("ambiguous"):
             say(f"units with a twin, of which either could have been chosen: {ties}")
-    return tuple(found)
+    return found
 
 
 def _merged(

@@ -59,21 +59,6 @@ METHODS: dict[str, Method] = {
             "seconds": Option(None, "no restart begins later than this; the time of day then counts"),
         },
     ),
-    "frank-wolfe": Method(
-        match_frank_wolfe,
-        "all groups at once on doubly stochastic matrices, by the inner product of parameters",
-        "C2M3, Crisostomi et al. 2024, arXiv 2405.17897, section 3",
-        options={
-            "cost": _COST,
-            "begin": Option("identity", _BEGIN.text, choices=_BEGIN.choices),
-            "trust": _TRUST,
-            "steps": Option(100, "steps of Frank-Wolfe at most", 1),
-            "finish": Option(
-                "descent", "what follows: coordinate descent or nothing", choices=("descent", "none")
-            ),
-            "restarts": Option(2, "of the descent; as with weight", 1),
-        },
-    ),
     "activation": Method(
         match_activations,
         "coordinate descent on the correlation of activations",
@@ -94,6 +79,21 @@ METHODS: dict[str, Method] = {
                 0,
                 1,
             ),
+        },
+    ),
+    "frank-wolfe": Method(
+        match_frank_wolfe,
+        "all groups at once on doubly stochastic matrices, by the inner product of parameters",
+        "C2M3, Crisostomi et al. 2024, arXiv 2405.17897, section 3",
+        options={
+            "cost": _COST,
+            "begin": Option("identity", _BEGIN.text, choices=_BEGIN.choices),
+            "trust": _TRUST,
+            "steps": Option(100, "steps of Frank-Wolfe at most", 1),
+            "finish": Option(
+                "descent", "what follows: coordinate descent or nothing", choices=("descent", "none")
+            ),
+            "restarts": Option(2, "of the descent; as with weight", 1),
         },
     ),
     "straight-through": Method(

@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, m
 
 from graphmerge.errors import UsageError
 from graphmerge.match import METHODS as MATCHING
+from graphmerge.match import WAYS
+from graphmerge.match.many import described_ways, fitting_methods
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.options import Option, Value, read_options
 from graphmerge.recipe.words import choice, numbers, pairs
@@ -47,11 +49,16 @@ class Match(Part):
         json_schema_extra={"enum": ["auto", "none", *MATCHING]},
     )
     options: Options = Field({}, description="Options of the matching, e.g. restarts=3; repeats.")
+    many: str = Field(
+        "reference",
+        description=f"How three models or more are matched. {described_ways()}.",
+        json_schema_extra={"enum": list(WAYS), "flags": ["--many"]},
+    )
 
     @property
     def tried(self) -> tuple[str, ...]:
         """The methods of matching to try."""
-        return {"auto": AUTO, "none": ()}.get(self.method, (self.method,))
+        return fitting_methods(self.many, {"auto": AUTO, "none": ()}.get(self.method, (self.method,)))
 
     def lacking(self, data: object) -> tuple[str, ...]:
         """Those of the methods to try that need data, where there are none."""
@@ -62,11 +69,23 @@ class Match(Part):
         own = MATCHING[method].options
         return read_options(method, own, {n: v for n, v in self.options.items() if n in own})
 
+    def told(self, method: str) -> dict[str, Value]:
+        """What ``match_many`` is told for one of the methods tried; the rest is at its defaults."""
+        way = WAYS[self.many]
+        known = {*way.options, *(MATCHING[method].options if way.any_pairwise else ())}
+        pairwise: dict[str, Value] = {"pairwise": method} if way.any_pairwise else {}
+        return pairwise | {n: v for n, v in self.options.items() if n in known}
+
     @model_validator(mode="after")
     def _known(self) -> Self:
         choice("matching", self.method, ("auto", "none", *MATCHING))
-        every: dict[str, Option] = {}
-        for method in self.tried:
+        choice("way of matching many models", self.many, WAYS)
+        every: dict[str, Option] = dict(WAYS[self.many].options)
+        try:
+            tried = self.tried
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        for method in tried if WAYS[self.many].any_pairwise else ():
             every |= MATCHING[method].options
         checked(f"{self.method} matching", every, self.options)
         return self

@@ -188,9 +188,21 @@ def test_refusals_name_what_there_is(graph: gm.ModelGraph) -> None:
 
 def test_the_pipeline_matches_many_models_in_the_way_asked_for(graph: gm.ModelGraph) -> None:
     states, x = randoms(3), torch.randn(2, 4)
-    result = gm.merge_models(graph.model, states, (x,), many="cycle")
+    match = {"many": "cycle", "options": {"steps": 50}}
+    result = gm.merge_models(graph.model, states, (x,), how=gm.How.model_validate({"match": match}))
     assert list(result.alignments) == ["weight"]
-    expected = gm.match_many(graph, states, "cycle")
+    expected = gm.match_many(graph, states, "cycle", steps=50)
     assert [a.transform for a in result.alignments["weight"]] == list(expected.transforms[1:])
-    with pytest.raises(UsageError, match="cycle matches by weight only"):
-        gm.merge_models(graph.model, states, (x,), many="cycle", methods=("activation",))
+
+
+@pytest.mark.parametrize(
+    ("match", "fragment"),
+    [
+        ({"many": "cycle", "method": "activation"}, "cycle matches by weight only"),
+        ({"many": "cycle", "options": {"restarts": 3}}, "no option 'restarts'; there are: trust"),
+        ({"many": "cycles"}, "cycles"),
+    ],
+)
+def test_a_recipe_refuses_a_way_that_cannot_be(match: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(ValueError, match=fragment):
+        gm.How.model_validate({"match": match})
