@@ -94,7 +94,7 @@ def main() -> None:
         "Fashion-MNIST, matched in every way, by weights unless the row says otherwise; the midpoints of\n"
         "pairs are accuracies without repair. The objective is the sum over all pairs of models of the\n"
         "inner product of their parameters. Other work ran beside it: seconds compare the rows.\n"
-        "A difference of 0.3 points is one standard error of 10000 samples.\n\n"
+        "The standard error of an accuracy is 0.3 points.\n\n"
         f"{table}\nMade by `python tools/many_zoo.py {command}`, torch {torch.__version__},"
         f" {torch.get_num_threads()} CPU threads.\n"
     )
