@@ -54,11 +54,12 @@ class Talk:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; columns after the first are numbers and stand to the right."""
-    made = Table(title=escape(title), title_justify="left", title_style="bold")
+    made = Table()
     for k, name in enumerate(columns):
         made.add_column(escape(name), justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
         made.add_row(*map(escape, row))
+    out.print(f"[bold]{escape(title)}[/bold]", soft_wrap=True)
     out.print(made)
 
 
