@@ -1,7 +1,7 @@
 """Write docs/api.md from the docstrings, the option tables and the command line.
 
-    python tools/api_docs.py            # writes it
-    python tools/api_docs.py --check    # exit code 1 where it is out of date
+python tools/api_docs.py            # writes it
+python tools/api_docs.py --check    # exit code 1 where it is out of date
 """
 
 from __future__ import annotations

@@ -48,6 +48,18 @@ class Call:
         """Apply a rule text to ``values`` and all outputs."""
         return relate(self.u, text, values, self.outputs, sizes, self.evenly)
 
+    def mixing(
+        self, text: str, statistics: str, sizes: tuple[int, ...], *values: Value | None, **factors: int
+    ) -> list[Value]:
+        """A rule whose operator also computes ``statistics``, of shape ``sizes``, that it does not return.
+
+        They stand in the rule as one more output: where a dimension is missing from them its positions
+        are mixed, so that no other dimension may have an order that varies along it.
+        """
+        body, _, fixed = text.partition("|")
+        outputs = (*self.outputs, (f"{self.outputs[0][0]} statistics", sizes))
+        return relate(self.u, f"{body}, {statistics} | {fixed}", values, outputs, factors)[:-1]
+
     def grid(self, value: Value, touched: Iterable[int] | None = None) -> Grid:
         """The labels of a value; a parameter nobody has read yet is labelled now.
 

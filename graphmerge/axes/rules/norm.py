@@ -3,21 +3,7 @@
 from __future__ import annotations
 
 from graphmerge.axes.registry import RULES, Call
-from graphmerge.axes.rule import relate
 from graphmerge.axes.units import Value
-
-
-def _mixing(
-    call: Call, text: str, statistics: str, sizes: tuple[int, ...], *values: Value | None, **factors: int
-) -> list[Value]:
-    """A rule whose operator also computes ``statistics``, of shape ``sizes``, that it does not return.
-
-    They stand in the rule as one more output: where a dimension is missing from them its positions
-    are mixed, so that no other dimension may have an order that varies along it.
-    """
-    body, _, fixed = text.partition("|")
-    outputs = (*call.outputs, (f"{call.outputs[0][0]} statistics", sizes))
-    return relate(call.u, f"{body}, {statistics} | {fixed}", values, outputs, factors)[:-1]
 
 
 @RULES.rule("aten._native_batch_norm_legit_no_training")
@@ -37,7 +23,7 @@ def batch_norm_of_batch(call: Call) -> list[Value]:
     """As above, or no_stats(input [n, c, ...], weight?, bias?, bool training, ...)"""
     values = [call.args.get(k) for k in ("input", "weight", "bias", "running_mean", "running_var")]
     text = f"n c ..., c?, c?, c?, c? -> n c ..., {_saved(call)} | z"
-    return _mixing(call, text, "c", call["input"].shape[1:2], *values)
+    return call.mixing(text, "c", call["input"].shape[1:2], *values)
 
 
 @RULES.rule("aten.layer_norm", "aten.rms_norm")
@@ -47,7 +33,7 @@ def layer_norm(call: Call) -> list[Value]:
     axes = " ".join("abcdef"[:count])
     x: Value = call["input"]
     text = f"... {axes}, {axes}?, {axes}? -> ... {axes}"
-    return _mixing(call, text, "...", x.shape[: x.rank - count], x, call["weight"], call.args.get("bias"))
+    return call.mixing(text, "...", x.shape[: x.rank - count], x, call["weight"], call.args.get("bias"))
 
 
 @RULES.rule("aten.group_norm")
@@ -55,14 +41,14 @@ def group_norm(call: Call) -> list[Value]:
     """group_norm(input [n, g*c, ...], int num_groups, weight?, bias?): over each group's channels"""
     text = "n (g c) ..., (g c)?, (g c)? -> n (g c) ..."
     x, groups = call["input"], call["num_groups"]
-    return _mixing(call, text, "n g", (x.shape[0], groups), x, call["weight"], call["bias"], g=groups)
+    return call.mixing(text, "n g", (x.shape[0], groups), x, call["weight"], call["bias"], g=groups)
 
 
 @RULES.rule("aten.instance_norm")
 def instance_norm(call: Call) -> list[Value]:
     """instance_norm(input [n, c, ...], weight?, bias?, running_mean?, running_var?, ...)"""
     values = [call[k] for k in ("input", "weight", "bias", "running_mean", "running_var")]
-    return _mixing(call, "n c ..., c?, c?, c?, c? -> n c ...", "n c", call["input"].shape[:2], *values)
+    return call.mixing("n c ..., c?, c?, c?, c? -> n c ...", "n c", call["input"].shape[:2], *values)
 
 
 @RULES.rule("aten._log_softmax", "aten._softmax", "aten._safe_softmax", "aten.log_softmax", "aten.softmax")
@@ -75,7 +61,7 @@ def softmax(call: Call) -> list[Value]:
     letters = list("abcdefgh"[: x.rank])
     sums = [c for k, c in enumerate(letters) if k != axis]
     sizes = tuple(n for k, n in enumerate(x.shape) if k != axis)
-    return _mixing(call, f"{' '.join(letters)} -> {' '.join(letters)}", " ".join(sums), sizes, x)
+    return call.mixing(f"{' '.join(letters)} -> {' '.join(letters)}", " ".join(sums), sizes, x)
 
 
 @RULES.rule("aten._weight_norm_interface", "aten._weight_norm")
