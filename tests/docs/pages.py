@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from itertools import zip_longest
 from pathlib import Path
 from shlex import split
 from typing import Any
@@ -63,7 +64,7 @@ def run(page: Path) -> Iterator[Outcome]:
     """
     namespace: dict[str, Any] = {"__name__": page.stem}
     found = blocks(page)
-    for block, after in zip(found, [*found[1:], None], strict=True):
+    for block, after in zip_longest(found, found[1:]):
         where = f"{page.name}:{block.line}"
         if "." in block.word:
             Path(block.word).write_text(block.text)
