@@ -28,7 +28,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 WIDTH = 110
 HEAD = """# API reference
 
-Made by `python tools/api_docs.py` from the docstrings: do not edit. `import graphmerge as gm` gives these names.
+Made by `python tools/api_docs.py` from the docstrings: do not edit.
+`import graphmerge as gm` gives these names.
 """
 
 

@@ -32,7 +32,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Training batches (inputs, targets): module:loader or an .npz. For matching and repair.",
+        help="Batches (inputs, targets): module:loader or an .npz. To match, repair and choose by; best not"
+        " those that the models were trained on.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

@@ -56,7 +56,7 @@ def quiet_eval(model: nn.Module) -> Iterator[None]:
     level = logging.getLogger("torch").level
     try:
         model.eval()
-        logging.getLogger("torch").setLevel(logging.ERROR)
+        logging.getLogger("torch").setLevel(logging.CRITICAL)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             yield
@@ -93,7 +93,7 @@ def exported(
             decomposed: ExportedProgram = program.run_decompositions(keep_table())
             return decomposed
         except Exception as error:
-            raise _refusal(model, error) from error
+            raise _refusal(model, error, _why_it_does_not_run(model, args, kwargs)) from error
 
 
 QUANTISED = r"torch\.ao\.nn\.(intrinsic\.)?quantized\b"
@@ -118,8 +118,29 @@ def _require_real_weights(model: nn.Module) -> None:
         )
 
 
-def _refusal(model: nn.Module, error: Exception) -> TraceError:
-    """torch.export's own reason, and the deepest source line that is not torch's."""
+def _why_it_does_not_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """What the model itself says of these inputs; nothing where it runs on them, or has no weights to run."""
+    if any(p.is_meta for p in model.parameters()):
+        return ""
+    try:
+        model(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - a foreign module may raise anything
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ""
+
+
+def _refusal(model: nn.Module, error: Exception, does_not_run: str) -> TraceError:
+    """torch.export's own reason, and the deepest source line that is not torch's; or the model's own."""
+    if does_not_run:
+        return TraceError(
+            refusal(
+                f"{type(model).__name__} does not run on the example inputs.",
+                expected="inputs of the shapes, types and names that its forward takes",
+                seen=does_not_run,
+                means="there is nothing to trace",
+                fix="give other example inputs (--input on the command line)",
+            )
+        )
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not of_torch(f.filename)]
     outside = [f for f in frames if "graphmerge" not in f.filename]
     place = (

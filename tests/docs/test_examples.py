@@ -27,13 +27,13 @@ def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         sys.modules.pop(file.stem, None)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_examples_print_what_the_page_shows(page: Path) -> None:
     for x in run(page):
         assert fits(x.shown, x.printed, x.about), f"{x.where} shows\n{x.shown}\nand prints\n{x.printed}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for link in LINK.finditer(FENCE.sub("", page.read_text())):
         target = page.parent / link[1] if link[1] else page

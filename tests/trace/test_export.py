@@ -84,6 +84,12 @@ def test_a_branch_on_data_is_refused_with_its_source_line() -> None:
     assert "torch.cond" in str(refusal.value)
 
 
+def test_inputs_that_the_model_does_not_take_are_told_as_that(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TraceError, match=r"(?s)does not run on the example inputs.*shapes cannot be mult"):
+        export_program(nn.Linear(4, 3), (torch.randn(2, 5),))
+    assert not [r for r in caplog.records if r.levelname in ("ERROR", "CRITICAL")]
+
+
 def test_complex_parameters_are_refused_and_complex_buffers_are_not() -> None:
     with pytest.raises(TraceError, match=r"(?s)complex parameters.*'weight', 'bias'.*torch.complex joins"):
         export_program(nn.Linear(4, 3, dtype=torch.complex64), (torch.randn(2, 4, dtype=torch.complex64),))
