@@ -56,7 +56,25 @@ def merge(
     progress: Progress = silent,
     **options: Value,
 ) -> dict[str, torch.Tensor]:
-    """Merge models of one architecture into a state dict; see ``merge_with_report``."""
+    """Merge models of one architecture into a state dict, in the frame of the first.
+
+    ``method`` is a key of ``METHODS``, ``options`` are those that it has there. ``alignment`` moves
+    every model after the first (one alignment for two models, else one for each of the others); None
+    takes the models as they are. ``base`` is the model that all were fine-tuned from, for the methods
+    that merge task vectors; it is not moved, for it is in the frame of the first model that came from it.
+
+    ``weights`` [model] hold for all tensors; or they are patterns of parameter or group names with
+    the weights for what fits, of which the first counts. By default they are equal parts of 1, or 1
+    each where task vectors are added up. ``data`` are batches for the methods that measure, ``own_data``
+    [model] those of each model where they differ.
+
+    Arithmetic is float32 or better; floating tensors are returned in ``out_dtype`` (default: the dtype
+    of the first model). Tied weights are one tensor. Buffers are no weights: floating ones are averaged,
+    counters take the maximum, other integers must be equal.
+
+    Raises UsageError for a wrong call (an unknown method or option, a missing base or data), InputError
+    for models that do not fit, TraceError where a module has another graph.
+    """
     return merge_with_report(
         graph, models, method, alignment, weights, base=base, data=data, own_data=own_data,
         out_dtype=out_dtype, progress=progress, **options,
@@ -77,25 +95,7 @@ def merge_with_report(
     progress: Progress = silent,
     **options: Value,
 ) -> tuple[dict[str, torch.Tensor], MergeReport]:
-    """Merge models of one architecture into a state dict, in the frame of the first, and say how.
-
-    ``method`` is a key of ``METHODS``, ``options`` are those that it has there. ``alignment`` moves
-    every model after the first (one alignment for two models, else one for each of the others); None
-    takes the models as they are. ``base`` is the model that all were fine-tuned from, for the methods
-    that merge task vectors; it is not moved, for it is in the frame of the first model that came from it.
-
-    ``weights`` [model] hold for all tensors; or they are patterns of parameter or group names with
-    the weights for what fits, of which the first counts. By default they are equal parts of 1, or 1
-    each where task vectors are added up. ``data`` are batches for the methods that measure, ``own_data``
-    [model] those of each model where they differ.
-
-    Arithmetic is float32 or better; floating tensors are returned in ``out_dtype`` (default: the dtype
-    of the first model). Tied weights are one tensor. Buffers are no weights: floating ones are averaged,
-    counters take the maximum, other integers must be equal.
-
-    Raises UsageError for a wrong call (an unknown method or option, a missing base or data), InputError
-    for models that do not fit, TraceError where a module has another graph.
-    """
+    """As ``merge``, and say how it was made."""
     values = require_call(method, len(models), options, weights, base, data, own_data)
     chosen = METHODS[method]
     for model in (*models, base):

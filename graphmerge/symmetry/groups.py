@@ -33,6 +33,7 @@ class SymmetryGroup:
 
     @property
     def units(self) -> int:
+        """How many units the group has, those of all fibres."""
         return self.size * self.copies
 
 

@@ -95,6 +95,7 @@ class Transform:
 
     @property
     def is_identity(self) -> bool:
+        """Nothing moves."""
         return bool((self.phi == np.arange(len(self.phi))).all())
 
     def moved_units(self) -> dict[str, int]:

@@ -62,10 +62,12 @@ class Verification:
 
     @property
     def failed(self) -> tuple[str, ...]:
+        """The names of groups that do not hold."""
         return tuple(g.name for g in self.groups if not g.passed)
 
     @property
     def unobservable(self) -> tuple[str, ...]:
+        """The names of groups of which nothing shows when they move."""
         return tuple(g.name for g in self.groups if not g.observable)
 
     def require(self) -> Verification:

@@ -28,9 +28,12 @@ def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_examples_print_what_the_page_shows(page: Path) -> None:
+def test_examples_print_and_draw_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     for x in run(page):
         assert fits(x.shown, x.printed, x.about), f"{x.where} shows\n{x.shown}\nand prints\n{x.printed}"
+    for drawn in tmp_path.glob("*.svg"):
+        shown = page.parent / drawn.name
+        assert shown.read_text() == drawn.read_text(), f"{page.name} draws another {drawn.name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
