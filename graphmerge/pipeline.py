@@ -9,7 +9,11 @@ data is for reporting only.
 from __future__ import annotations
 
 import math
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+>>>>>>> 41563bf (Data from any iterable, a DataLoader too; a rule found by trying out ends where it ends)
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +34,8 @@ from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
 
 State = Mapping[str, torch.Tensor]
-Batches = Sequence[tuple[Any, Any]]
+Batch = tuple[Any, Any]
+Batches = Sequence[Batch]
 Repair = Callable[[State, Sequence[float]], State]
 
 DEFAULT = How()
@@ -113,9 +118,9 @@ def merge_models(
     how: How = DEFAULT,
     *,
     base: State | None = None,
-    data: Batches | None = None,
+    data: Iterable[Batch] | None = None,
     own_data: Sequence[Batches] | None = None,
-    test: Batches | None = None,
+    test: Iterable[Batch] | None = None,
     say: Progress = silent,
     progress: Progress = silent,
 ) -> MergeResult:
@@ -126,9 +131,14 @@ def merge_models(
     within one. Repair and the ways of matching that need data are left out without. Raises what the
     stages raise, GateError where a symmetry fails verification.
     """
-    supply = Supply(states, base, data, own_data, test)
+    supply = Supply(states, base, _listed(data), own_data, _listed(test))
     require_call(how.merge.method, len(states), how.merge_options, how.weights, base, data, own_data)
     return merge_traced(*trace_and_prove(model, args, kwargs, how, say, progress), supply, how, say, progress)
+
+
+def _listed(data: Iterable[Batch] | None) -> Batches | None:
+    """Batches to go through more than once, a DataLoader's too."""
+    return None if data is None else list(data)
 
 
 def trace_and_prove(

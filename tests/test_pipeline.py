@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import graphmerge as gm
 from graphmerge.evaluate import Score
@@ -51,6 +52,18 @@ def test_without_data_the_aligned_average_is_taken_unmeasured() -> None:
     assert [c.name for c in result.candidates] == ["naive", "weight matching"]
     assert result.kept.name == "weight matching"
     assert result.kept.score is None
+
+
+def test_data_may_come_from_a_loader() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    a, b = states(model)
+    torch.manual_seed(0)
+    samples = TensorDataset(torch.randn(200, 4), torch.randint(0, 3, (200,)))
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(samples, batch_size=50)
+    result = gm.merge_models(model, [a, b], (torch.randn(5, 4),), data=loader, test=loader)
+    assert result.kept.held_out
+    assert result.kept.held_out.samples == 50
+    assert result.endpoints[0].samples == 200
 
 
 def test_identical_models_are_given_back() -> None:

@@ -219,7 +219,7 @@ def _text(
 
     left = ", ".join(term("in", k, t) for k, t in enumerate(inputs))
     right = ", ".join([*(term("out", k, t) for k, t in enumerate(outputs)), *alone])
-    return f"{left} -> {right} | {' '.join(fixed)}"
+    return f"{left} -> {right} | {' '.join(fixed)}".removesuffix(" | ")
 
 
 def _holds(op: OpOverload, drawn: Sequence[Mapping[str, Any]], found: Probed) -> bool:
