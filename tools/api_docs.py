@@ -20,6 +20,7 @@ import typer
 import graphmerge as gm
 from graphmerge.axes import RULES
 from graphmerge.cli.app import app
+from graphmerge.evaluate.measures import MEASURES
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.options import Option
@@ -143,6 +144,13 @@ def merging() -> Iterator[str]:
         yield from options(m.options)
 
 
+def measures() -> Iterator[str]:
+    for name, m in MEASURES.items():
+        source = f" Source: {m.source}." if m.source else ""
+        yield f"### Measure: {name}\n\n{_sentence(m.text)}{source}\n"
+        yield from options(m.options)
+
+
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
@@ -185,6 +193,7 @@ def page() -> str:
         "Errors": (f"- `{n}` (exit code {x.exit_code}): {_joined(x)}" for n, x in errors.items()),
         "Matching methods": matching(),
         "Merge methods": merging(),
+        "Measures": measures(),
         "Command line": commands(typer.main.get_command(app), "graphmerge"),
     }
     lines = [HEAD, *(f"- [{t}](#{t.lower().replace(' ', '-')})" for t in sections), ""]
