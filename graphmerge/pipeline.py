@@ -9,11 +9,7 @@ data is for reporting only.
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping, Sequence
-=======
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
->>>>>>> 41563bf (Data from any iterable, a DataLoader too; a rule found by trying out ends where it ends)
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -22,8 +22,10 @@ from graphmerge.axes import RULES
 from graphmerge.cli.app import app
 from graphmerge.evaluate.measures import MEASURES
 from graphmerge.match import METHODS as MATCHING
+from graphmerge.match import WAYS
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.options import Option
+from graphmerge.repair import METHODS as REPAIRS
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 WIDTH = 110
@@ -144,6 +146,20 @@ def merging() -> Iterator[str]:
         yield from options(m.options)
 
 
+def many() -> Iterator[str]:
+    for name, w in WAYS.items():
+        pairs = "" if w.any_pairwise else " Takes no other pairwise method than weights."
+        yield f"### Many: {name}\n\n{_sentence(w.meaning)}{pairs} Source: {w.source}.\n"
+        yield from options(w.options)
+
+
+def repairing() -> Iterator[str]:
+    when = {"auto": "Tried by default.", "all": "Tried where all are asked for.", "by name": "On request."}
+    for name, r in REPAIRS.items():
+        yield f"### Repair: {name}\n\n{_sentence(r.meaning)} {when[r.tried]} Source: {r.source}.\n"
+        yield from options(r.options)
+
+
 def measures() -> Iterator[str]:
     for name, m in MEASURES.items():
         source = f" Source: {m.source}." if m.source else ""
@@ -192,7 +208,9 @@ def page() -> str:
         "Classes": (t for n, x in classes.items() if n not in errors for t in entry(n, x)),
         "Errors": (f"- `{n}` (exit code {x.exit_code}): {_joined(x)}" for n, x in errors.items()),
         "Matching methods": matching(),
+        "Many models": many(),
         "Merge methods": merging(),
+        "Repairs": repairing(),
         "Measures": measures(),
         "Command line": commands(typer.main.get_command(app), "graphmerge"),
     }

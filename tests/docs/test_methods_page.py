@@ -8,7 +8,9 @@ import pytest
 from pages import ROOT
 
 from graphmerge.match import METHODS as MATCHING
+from graphmerge.match import WAYS
 from graphmerge.merge import METHODS as MERGING
+from graphmerge.repair import METHODS as REPAIRS
 
 HALF_A_DIGIT = 0.0501
 
@@ -22,6 +24,11 @@ def test_commands_name_methods_that_exist(flag: str, known: dict[str, object], f
     named = set(re.findall(rf"{flag} ([\w+-]+)", PAGE))
     assert named <= known.keys() | further
     assert known.keys() <= named
+
+
+@pytest.mark.parametrize("name", [*WAYS, *REPAIRS])
+def test_ways_of_many_and_repairs_are_on_the_page(name: str) -> None:
+    assert f"`{name}`" in PAGE
 
 
 def test_our_figures_stand_in_the_results() -> None:
