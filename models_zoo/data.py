@@ -89,14 +89,14 @@ TASKS: dict[str, Callable[[Tensor], Tensor]] = {
 """Ways to show the images, uint8 [n, 28, 28]: as they are, in negative, turned a quarter to the left."""
 
 
-def fashion_train() -> Batches:
-    """The shipped 5,000 training images, see `batches`."""
-    return batches("train")
+def fashion_train(limit: int | None = None) -> Batches:
+    """The shipped 5,000 training images, or the first `limit`, see `batches`."""
+    return batches("train", limit=limit)
 
 
-def fashion_test() -> Batches:
-    """The 10,000 test images, see `batches`."""
-    return batches("test")
+def fashion_test(limit: int | None = None) -> Batches:
+    """The 10,000 test images, or the first `limit`, see `batches`."""
+    return batches("test", limit=limit)
 
 
 @cache
@@ -130,11 +130,11 @@ def _batched(inputs: Tensor, targets: Tensor, batch_size: int) -> Batches:
     return list(zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True))
 
 
-def text_train() -> Batches:
-    """The training blocks of the shipped text, see `text_windows`."""
-    return text_batches("train")
+def text_train(limit: int | None = None) -> Batches:
+    """The training blocks of the shipped text, or `limit` batches of them, see `text_windows`."""
+    return text_batches("train")[:limit]
 
 
-def text_test() -> Batches:
-    """The held-out blocks of the shipped text, see `text_windows`."""
-    return text_batches("test")
+def text_test(limit: int | None = None) -> Batches:
+    """The held-out blocks of the shipped text, or `limit` batches of them, see `text_windows`."""
+    return text_batches("test")[:limit]

@@ -1,13 +1,14 @@
-"""The table of trained networks, and how to load one."""
+"""The trained networks that zoo.yml lists, and how to load one."""
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
+
+from graphmerge import zoo
+from graphmerge.sources import build_model, parse_input
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 FINETUNED = Path(__file__).parent / "finetuned"
@@ -17,43 +18,27 @@ FINETUNED = Path(__file__).parent / "finetuned"
 class Entry:
     """An architecture and its independently trained checkpoints."""
 
-    factory: str
-    """`module:function` that builds the untrained network from `kwargs`."""
+    model: str
+    """`module:function(...)` that builds the untrained network."""
     seeds: tuple[int, ...]
     """Seeds of the committed checkpoints; each set both the initial weights and the data order."""
-    kwargs: Mapping[str, int | str] = field(default_factory=lambda: MappingProxyType({}))
-    input_shape: tuple[int, ...] = (1, 28, 28)
+    input_shape: tuple[int, ...]
     """Shape of one example, without the batch axis."""
-    input_dtype: str = "float32"
-    train_loader: str = "models_zoo.data:fashion_train"
-    test_loader: str = "models_zoo.data:fashion_test"
-    stored: str = "float32"
-    """Dtype of the committed weights; they are loaded into float32 networks."""
+    input_dtype: str
+    train_loader: str
+    """`module:function` that gives all shipped batches to train on."""
+    test_loader: str
 
 
-def _text(factory: str, seeds: tuple[int, ...]) -> Entry:
-    return Entry(
-        factory,
-        seeds,
-        input_shape=(64,),
-        input_dtype="int64",
-        train_loader="models_zoo.data:text_train",
-        test_loader="models_zoo.data:text_test",
-    )
+def _entry(told: zoo.Entry) -> Entry:
+    """What zoo.yml tells of a network. Checkpoints are called NAME-sSEED; there the loaders have limits."""
+    _, shape, dtype = parse_input(told.example_inputs[0])
+    train_loader, test_loader = (str(spec).partition("(")[0] for spec in (told.data, told.test))
+    seeds = tuple(int(Path(w.path).stem.rpartition("-s")[2]) for w in told.inputs)
+    return Entry(told.model, seeds, shape[1:], str(dtype).removeprefix("torch."), train_loader, test_loader)
 
 
-ZOO: dict[str, Entry] = {
-    "mlp": Entry("models_zoo.mlp:mlp", seeds=(0, 1, 2, 3, 4)),
-    "mlp_deep": Entry(
-        "models_zoo.mlp:mlp", seeds=(0, 1), kwargs=MappingProxyType({"hidden": 10}), stored="float16"
-    ),
-    "vgg": Entry("models_zoo.vgg:vgg", seeds=(0, 1)),
-    "resnet20": Entry("models_zoo.resnet:resnet20", seeds=(0, 1)),
-    "resnet20_layernorm": Entry("models_zoo.resnet:resnet20_layernorm", seeds=(0, 1)),
-    "vit": Entry("models_zoo.vit:vit", seeds=(0, 1)),
-    "gpt": _text("models_zoo.gpt:gpt", seeds=(0, 1)),
-    "lstm": Entry("models_zoo.lstm:lstm", seeds=(0, 1)),
-}
+ZOO: dict[str, Entry] = {name: _entry(e) for name, e in zoo.read_zoo(Path(__file__).parent).entries.items()}
 
 
 @dataclass(frozen=True)
@@ -79,10 +64,7 @@ TUNED: tuple[Tuned, ...] = tuple(
 
 def build(name: str) -> nn.Module:
     """The untrained network of a zoo entry."""
-    entry = ZOO[name]
-    module, function = entry.factory.split(":")
-    model: nn.Module = getattr(importlib.import_module(module), function)(**entry.kwargs)
-    return model
+    return build_model(ZOO[name].model, torch.device("cpu")).module
 
 
 def checkpoint(name: str, seed: int) -> Path:

@@ -1,5 +1,6 @@
 """Train one zoo entry from a seed, an epoch at a time, so that a run can stop and resume."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +37,8 @@ class Recipe:
     """Whether half of the images are mirrored left to right."""
     clip: float = math.inf
     """Largest norm of the gradient; a longer one is scaled down to it."""
+    stored: str = "float32"
+    """Dtype of the committed weights; they are loaded into float32 networks."""
 
 
 def _sgd(peak_rate: float, epochs: int, shift: int = 0, flip: bool = False) -> Recipe:
@@ -48,7 +51,8 @@ def _adamw(peak_rate: float, epochs: int, shift: int = 0, flip: bool = False) ->
 
 RECIPES: dict[str, Recipe] = {
     "mlp": _sgd(0.1, epochs=12),
-    "mlp_deep": _adamw(1e-3, epochs=12),  # SGD leaves ten layers without norms where they began
+    # SGD leaves ten layers without norms where they began
+    "mlp_deep": dataclasses.replace(_adamw(1e-3, epochs=12), stored="float16"),
     "vgg": _sgd(0.2, epochs=10, shift=1, flip=True),
     "resnet20": _sgd(0.3, epochs=15, shift=1, flip=True),
     "resnet20_layernorm": _adamw(4e-3, epochs=7, shift=1, flip=True),  # SGD at 0.1 was unstable

@@ -28,6 +28,7 @@ ORDER = (
     "recipe",
     "pipeline",
     "run",
+    "zoo",
     "cli",
 )
 FOREIGN = {"models_zoo", "tools", "tests", "torchvision", "timm", "transformers"}

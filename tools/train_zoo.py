@@ -161,7 +161,7 @@ def write_checkpoint(model: nn.Module, result: Result) -> None:
     """Write the weights and, beside them, the report; each file appears whole or not at all."""
     kept = ("seed", "epochs", "test_accuracy", "test_loss")
     metadata = {key: str(value) for key, value in result.items() if key in kept}
-    stored = model.to(getattr(torch, ZOO[result["name"]].stored))
+    stored = model.to(getattr(torch, RECIPES[result["name"]].stored))
     write_files(checkpoint(result["name"], result["seed"]), stored, metadata, result)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from graphmerge.cli import commands, evaluating, inspecting, merging, planning
+from graphmerge.cli import commands, evaluating, inspecting, merging, planning, zoo
 from graphmerge.cli.console import err, out
 from graphmerge.cli.demo import demo
 
@@ -45,6 +45,9 @@ for command in (
 ):  # fmt: skip
     below = [EXAMPLES[command.__name__], *([TABLES[command]()] if command in TABLES else [])]
     app.command(epilog="\n\n".join(below))(command)
+
+
+app.add_typer(zoo.app, name="zoo")
 
 
 def _version(wanted: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,27 @@ class Dumper(yaml.SafeDumper):
 
 Dumper.yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
+MERGE = "tag:yaml.org,2002:merge"
+"""The key ``<<``, by which a mapping takes over the keys of another that it does not have itself."""
+
 
 def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    taken_over = yaml.MappingNode(node.tag, [pair for pair in node.value if pair[0].tag == MERGE])
+    loader.flatten_mapping(taken_over)
+    return dict(_pairs(loader, taken_over.value)) | _once(loader, node)
+
+
+def _pairs(loader: Loader, nodes: Any) -> Iterator[tuple[Any, Any]]:
+    for key_node, value_node in nodes:
+        yield loader.construct_object(key_node, deep=True), loader.construct_object(value_node, deep=True)
+
+
+def _once(loader: Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    """The own keys of a mapping, none of them twice."""
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
+        if key_node.tag == MERGE:
+            continue
         key = loader.construct_object(key_node, deep=True)
         where = f"line {key_node.start_mark.line + 1}"
         if not isinstance(key, str):
