@@ -13,9 +13,9 @@ from graphmerge.cli.console import Talk, exit_codes, out, table
 from graphmerge.errors import GateError, UsageError
 from graphmerge.zoo import Check, edit, judge, read_baseline, read_zoo, run, select, write_baseline
 from graphmerge.zoo.baseline import changes, updated
-from graphmerge.zoo.judge import unsound
+from graphmerge.zoo.judge import passed, unsound
 from graphmerge.zoo.measure import names_of
-from graphmerge.zoo.reports import counted, lines_of, passed, write_reports
+from graphmerge.zoo.reports import counted, lines_of, write_reports
 from graphmerge.zoo.run import strays
 
 app = typer.Typer(

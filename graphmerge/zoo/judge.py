@@ -35,6 +35,11 @@ Verdict = tuple[str, Sequence[str]]
 """The text of a check, and its complaints; none where it passes."""
 
 
+def passed(checks: Sequence[Check]) -> bool:
+    """Whether nothing failed."""
+    return all(c.outcome != "FAIL" for c in checks)
+
+
 def unsound(measured: Measured, entry: Entry) -> list[Check]:
     """What no baseline could excuse: the checks that fail against the very facts that were measured."""
     return [c for c in judge(measured, entry, measured.facts) if c.outcome == "FAIL"]

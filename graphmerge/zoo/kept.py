@@ -17,7 +17,8 @@ from graphmerge.files import sha256, write_text
 from graphmerge.progress import Progress, silent
 from graphmerge.sources import Batches, is_import
 from graphmerge.trace.fingerprint import fingerprint
-from graphmerge.zoo.baseline import versions
+from graphmerge.zoo.baseline import read_baseline, versions
+from graphmerge.zoo.judge import judge, passed
 from graphmerge.zoo.measure import Measured, measure
 from graphmerge.zoo.subject import Subject, also_importable
 
@@ -72,12 +73,16 @@ def _digest(data: Batches | None) -> str:
 
 
 def measured(name: str, subject: Subject, cache: Path | None = None, progress: Progress = silent) -> Measured:
-    """``measure``, or what it gave before for the same content, kept in ``cache``."""
+    """``measure``, or what it gave before for the same content, kept in ``cache``.
+
+    Only what passed is kept, so that a failure by chance (of time) is not repeated.
+    """
     file = cache / f"{key(subject)}.json" if cache else None
     if file is not None and file.exists():
         progress(f"{name}: kept in {file}")
         return Measured(**json.loads(file.read_text(encoding="utf-8")) | {"entry": name})
     found = measure(name, subject, progress)
-    if file is not None and not found.errors:
+    baseline = read_baseline(subject.zoo.folder).get(name)
+    if file is not None and passed(judge(found, subject.entry, baseline)):
         write_text(file, json.dumps(asdict(found), indent=1, sort_keys=True) + "\n")
     return found

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from jinja2 import Environment, StrictUndefined
 
-from graphmerge.zoo.judge import Check
+from graphmerge.zoo.judge import Check, passed
 
 PAGE = """\
 <!DOCTYPE html>
@@ -55,5 +55,6 @@ def page(title: str, checks: Sequence[Check], counts: str) -> str:
     """The page; whatever names the zoo holds, they come out as text."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     entries = [(entry, list(group)) for entry, group in groupby(checks, lambda c: c.entry)]
-    good = all(c.outcome != "FAIL" for c in checks)
-    return environment.from_string(PAGE).render(title=title, counts=counts, good=good, entries=entries)
+    return environment.from_string(PAGE).render(
+        title=title, counts=counts, good=passed(checks), entries=entries
+    )

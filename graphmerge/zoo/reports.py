@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from graphmerge.errors import UsageError
 from graphmerge.files import staged_output
 from graphmerge.zoo.baseline import versions
-from graphmerge.zoo.judge import Check
+from graphmerge.zoo.judge import Check, passed
 from graphmerge.zoo.page import page
 
 SHOWN = 8
@@ -73,11 +73,6 @@ def as_json(checks: Sequence[Check]) -> str:
     """Every check with all its details, and the versions that it ran with."""
     content = {"passed": passed(checks), "versions": versions(), "checks": [asdict(c) for c in checks]}
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-
-def passed(checks: Sequence[Check]) -> bool:
-    """Whether nothing failed."""
-    return all(c.outcome != "FAIL" for c in checks)
 
 
 def junit(title: str, checks: Sequence[Check]) -> str:
