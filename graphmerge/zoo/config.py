@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from graphmerge.errors import InputError, UsageError, meant, refusal
 from graphmerge.match.methods import settings
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.options import read_options
 from graphmerge.recipe.read import parse_yaml
+from graphmerge.repair import require_repair
 from graphmerge.sources import parse_input
 
 ZOO_FILE = "zoo.yml"
@@ -28,6 +29,13 @@ def _refusing(check: Callable[[], object]) -> None:
         check()
     except UsageError as error:
         raise ValueError(str(error)) from error
+
+
+def _repair(name: str) -> str:
+    """A repair that there is."""
+    if name != "none":
+        _refusing(partial(require_repair, name, {}))
+    return name
 
 
 class Part(BaseModel):
@@ -113,7 +121,7 @@ class Entry(Part):
     """Batches to measure on; those of ``data`` where there are none."""
     match: Match = Match()
     merge: Merge = Merge()
-    repair: Literal["none", "bn-reset", "repair"] = "none"
+    repair: Annotated[str, AfterValidator(_repair)] = "none"
     freeze: tuple[str, ...] = ()
     seed: int = 0
     points: int = Field(default=3, ge=2)

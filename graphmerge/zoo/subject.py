@@ -18,6 +18,7 @@ from graphmerge.files import sha256
 from graphmerge.match import Alignment, match
 from graphmerge.merge import merge
 from graphmerge.pipeline import Repair, repairs
+from graphmerge.repair import require_applies
 from graphmerge.sources import Batches, build_model, example_inputs, load_data
 from graphmerge.sources.model import Built
 from graphmerge.sources.weights import load_weights
@@ -132,16 +133,8 @@ class Subject:
         if self.data is None:
             raise UsageError(f"repair: {name} needs data")
         data = self.data
-
-        def made(endpoints: tuple[State, ...]) -> Repair:
-            known = repairs(self.graph, endpoints, data)
-            if name not in known:
-                raise UsageError(
-                    f"repair: {name} does not apply here; there are: {', '.join(known) or 'none'}"
-                )
-            return known[name]
-
-        return made
+        require_applies(self.graph, name)
+        return lambda endpoints: repairs(self.graph, endpoints, data, [name])[name]
 
     @cached_property
     def merged(self) -> State:

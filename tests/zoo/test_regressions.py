@@ -16,7 +16,7 @@ from graphmerge.axes import RULES
 
 exporting, assigning, repairing, transforming = (
     import_module(f"graphmerge.{name}")
-    for name in ("export.onnx", "match.assign", "repair.repair", "symmetry.transform")
+    for name in ("export.onnx", "match.assign", "repair.task", "symmetry.transform")
 )
 """The modules by name: functions that are called like them stand in their way."""
 
