@@ -23,6 +23,7 @@ ORDER = (
     "merge",
     "repair",
     "evaluate",
+    "report",
     "export",
     "sources",
     "recipe",

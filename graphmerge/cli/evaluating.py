@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -21,16 +19,16 @@ from graphmerge.cli.spec import parse_options
 from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import evaluate as score_model
 from graphmerge.evaluate import require_unmoved
-from graphmerge.evaluate.measures import MEASURES, Findings, Task
+from graphmerge.evaluate.measures import MEASURES, Findings, Table, Task, chosen
 from graphmerge.evaluate.measures.measure import Way
 from graphmerge.evaluate.plot import save_figure
 from graphmerge.files import hash_of, staged_output
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import match
 from graphmerge.metrics import Metric
-from graphmerge.options import read_options
 from graphmerge.pipeline import prove, repairs
 from graphmerge.repair import require_applies
+from graphmerge.report import Document, Section, finite, json_text, measured, page
 from graphmerge.run.summary import letter
 from graphmerge.sources import (
     Batches,
@@ -116,7 +114,7 @@ def evaluate(
     """Measure checkpoints of one architecture, their merge, and what lies between them."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        wanted = _wanted(measure or ["score"], len(checkpoints), parse_options(option or ()))
+        wanted = chosen(measure or ["score"], len(checkpoints), parse_options(option or ()))
         _require_known(align, repair, train)
         with staged_output(target, force, inputs=checkpoints) if target else nullcontext() as folder:
             module = build_model(model, pick_device(device), trust).module
@@ -155,17 +153,30 @@ def _report(task: Task, paths: Sequence[str], align: str, found: dict[str, Findi
         "repair": task.repair,
         "seed": task.seed,
     }
-    return made_by | {name: _finite(f.data) for name, f in found.items()}
+    return made_by | {name: finite(f.data) for name, f in found.items()}
 
 
 def write(folder: Path, found: dict[str, Findings], data: dict[str, Any]) -> None:
-    """evaluation.json, and every figure as .svg and .png."""
-    text = json.dumps(data, indent=2, sort_keys=True, allow_nan=False)
-    (folder / "evaluation.json").write_text(text + "\n")
+    """evaluation.json, the same as a page, and every figure as .svg and .png."""
+    (folder / "evaluation.json").write_text(json_text(data), encoding="utf-8")
+    (folder / "evaluation.html").write_text(page(document(found, data)), encoding="utf-8")
     for findings in found.values():
         for name, figure in findings.figures.items():
             for ending in ("svg", "png"):
                 save_figure(figure, folder / f"{name}.{ending}")
+
+
+def document(found: dict[str, Findings], data: dict[str, Any]) -> Document:
+    """Everything that was found as a report."""
+    models = tuple((m["name"], m["path"], m["sha256"]) for m in data["models"])
+    files = Section(
+        "Models",
+        (f"Aligned: {data['align']}. Repair: {data['repair']}. Seed: {data['seed']}.",),
+        (Table("", ("model", "file", "SHA-256"), models, words=True),),
+    )
+    lead = ", ".join(MEASURES[name].text for name in found)
+    sections = [measured(name, f) for name, f in found.items()]
+    return Document(f"Evaluation of {', '.join(m[0] for m in models)}", lead, (*sections, files))
 
 
 def show(found: dict[str, Findings]) -> None:
@@ -173,22 +184,6 @@ def show(found: dict[str, Findings]) -> None:
     for findings in found.values():
         for t in findings.tables:
             table(t.title, t.columns, t.rows)
-
-
-def _wanted(names: Sequence[str], count: int, given: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The measures asked for, each with its options."""
-    for name in names:
-        if name not in MEASURES:
-            raise UsageError(f"unknown --measure {name!r}; there are: {', '.join(MEASURES)}")
-        MEASURES[name].require(name, count)
-    for option in given:
-        if not any(option in MEASURES[n].options for n in names):
-            known = sorted({o for n in names for o in MEASURES[n].options})
-            raise UsageError(
-                f"no measure asked for has option {option!r}; there are: {', '.join(known) or 'none'}"
-            )
-    known_by = {n: MEASURES[n].options for n in names}
-    return {n: read_options(n, o, {k: v for k, v in given.items() if k in o}) for n, o in known_by.items()}
 
 
 def _require_known(align: str, repair: str, train: str | None) -> None:
@@ -262,12 +257,3 @@ def _scorer(specs: Sequence[str]) -> Any:
         name = spec.partition("(")[0].rpartition(":")[2]
         metrics[name] = found(**arguments) if isinstance(found, type) else partial(found, **arguments)
     return partial(score_model, metrics=metrics)
-
-
-def _finite(value: Any) -> Any:
-    """Plain data with null for what is not finite, which JSON does not know."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

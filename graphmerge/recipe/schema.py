@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, model_validator
 
 from graphmerge.errors import UsageError
+from graphmerge.evaluate.measures import MEASURES, chosen
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.merge import require_call
 from graphmerge.merge.job import check_weights
 from graphmerge.options import Value, read_options
-from graphmerge.recipe.parts import Match, Merge, Part, Repair, Rule, weights_of
+from graphmerge.recipe.parts import Match, Merge, Options, Part, Repair, Rule, weights_of
 from graphmerge.recipe.words import example, examples, size
 
 
@@ -130,6 +131,16 @@ class Recipe(How):
         json_schema_extra=flags("-t"),
     )
     points: StrictInt = Field(25, ge=0, description="Points of the barrier curves (0: none).")
+    measures: Texts = Field(
+        (),
+        description="Measures for the report, such as llfc or variance (see `evaluate --help`); repeats.",
+        json_schema_extra=flags("--measure"),
+    )
+    measure_options: Options = Field(
+        {},
+        description="Options of the measures, e.g. points=11; repeats.",
+        json_schema_extra=flags("--measure-option"),
+    )
     out: str | None = Field(None, description="Output folder.", json_schema_extra=flags("-o"))
     out_dtype: Literal["same", "float16", "bfloat16", "float32", "float64"] = Field(
         "same",
@@ -176,7 +187,19 @@ class Recipe(How):
             if early := [f.path for f in step.inputs if f.path in later]:
                 raise ValueError(f"{which}its input {early[0]!r} is not made by an earlier stage")
             names.append(name)
+        require_measures(self, self.steps[-1][1])
         return self
+
+
+def require_measures(recipe: Recipe, last: Recipe) -> None:
+    """ValueError unless the measures of a report can be taken between the models of its last merge."""
+    try:
+        chosen(recipe.measures, len(last.inputs), recipe.measure_options)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    hungry = [n for n in recipe.measures if MEASURES[n].data]
+    if hungry and not (last.data or last.test):
+        raise ValueError(f"--measure {hungry[0]} needs data (--data or --test): batches (inputs, targets)")
 
 
 def require_step(step: Recipe) -> None:

@@ -1,59 +1,64 @@
-"""What a run tells of itself, as plain data."""
+"""What a run tells of itself, as plain data: all that its page and its card show stands in it."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from graphmerge.evaluate import BarrierCurve
-from graphmerge.pipeline import MergeResult
+from graphmerge.evaluate.measures import Findings
+from graphmerge.pipeline import MergeResult, Supply
+from graphmerge.run.facts import alignments, choice, is_text, reductions, symmetry
+from graphmerge.run.machine import hardware, versions
 from graphmerge.run.summary import scores
 
-PACKAGES = ("graphmerge", "torch", "numpy", "scipy", "safetensors")
 
-
-def versions() -> dict[str, Any]:
-    """What the bytes of a result depend on besides the recipe: packages, Python, processor, threads."""
-    return {n: version(n) for n in PACKAGES} | {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def of_merge(result: MergeResult) -> dict[str, Any]:
+def of_merge(result: MergeResult, supply: Supply) -> dict[str, Any]:
     """What was tried and kept in one merge."""
     return {
         "kept": result.kept.name,
         "matching": result.kept.matching,
         "repair": result.kept.repair,
         "repair_options": dict(result.repair_options),
+        "choice": choice(result),
         "shares": result.shares,
         "options": dict(result.kept_merge.options),
         "notes": dict(result.kept_merge.notes),
-        "rows": scores(result),
+        "measured on": "test data" if supply.test else "held-out data",
+        "rows": scores(result, is_text(supply.test or supply.data)),
+        "alignments": alignments(result),
     }
 
 
 def report_of(
-    echoed: Mapping[str, Any], merges: Mapping[str, MergeResult], drawn: Mapping[str, BarrierCurve]
+    echoed: Mapping[str, Any],
+    merges: Mapping[str, tuple[MergeResult, Supply]],
+    drawn: Mapping[str, BarrierCurve],
+    measured: Mapping[str, Findings],
 ) -> dict[str, Any]:
     """The report: the recipe with every effective value, the last merge, and the stages before it."""
     *earlier, last = merges
-    result = merges[last]
+    result, supply = merges[last]
     found = {
         "recipe": dict(echoed),
         "made_with": versions(),
+        "hardware": hardware(echoed["device"]),
         "groups": len(result.graph.groups),
         "invariance error": result.verification.max_error,
+        "symmetry": symmetry(result),
+        "measures": {n: _measured(f) for n, f in measured.items()},
     }
-    found |= of_merge(result)
-    found |= {"earlier": {name: of_merge(merges[name]) for name in earlier}} if earlier else {}
-    return found | ({"barrier": {n: c.to_json() for n, c in drawn.items()}} if drawn else {})
+    found |= of_merge(result, supply)
+    found |= {"earlier": {name: of_merge(*merges[name]) for name in earlier}} if earlier else {}
+    if drawn:
+        found["barrier"] = {n: c.to_json() for n, c in drawn.items()}
+        found["barrier reduction"] = reductions(drawn)
+    return found
+
+
+def _measured(found: Findings) -> dict[str, Any]:
+    tables = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in found.tables]
+    return {"data": found.data, "tables": tables}
 
 
 def compared(locked: Mapping[str, Any], now: Mapping[str, Any], files: Mapping[str, str]) -> str:

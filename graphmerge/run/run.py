@@ -15,11 +15,15 @@ from graphmerge.files import sha256, staged_output, weight_bytes
 from graphmerge.pipeline import MergeResult, Supply, merge_traced, trace_and_prove
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo, portable
+from graphmerge.run.clock import Log, noted
 from graphmerge.run.curves import curves
+from graphmerge.run.facts import warnings
 from graphmerge.run.inputs import checkpoints, verified
+from graphmerge.run.measured import take
 from graphmerge.run.open import Opened, described_by, open_recipe
 from graphmerge.run.report import compared, report_of
-from graphmerge.run.write import carry_over, write_merge, write_onnx, write_texts
+from graphmerge.run.sections import document
+from graphmerge.run.write import carry_over, figures, write_merge, write_onnx, write_texts
 from graphmerge.sources import load_data, parse_dtype
 from graphmerge.sources.huggingface import is_folder, require_alike
 
@@ -57,6 +61,8 @@ def run_recipe(
     target = out or recipe.out
     if target is None:
         raise UsageError("tell where to write: --out FOLDER, or out: in the recipe")
+    say, log = noted(say)
+    say("checking the inputs")
     hashes = verified(recipe)
     for note in require_alike([p for p in checkpoints(recipe) if is_folder(p)]):
         say(note)
@@ -65,20 +71,21 @@ def run_recipe(
     with staged_output(target, force, inputs=list(hashes), needed_bytes=room) as folder:
         opened = open_recipe(recipe, paths, say)
         merges = merge_all(recipe, opened, say, progress)
-        report, fault = write_all(folder, Path(target), hashes, opened, merges, say, progress)
+        report, fault = write_all(folder, Path(target), hashes, opened, merges, log, say, progress)
     return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target), fault)
 
 
 def write_all(
-    folder: Path, target: Path, hashes: Mapping[str, str], opened: Opened, merges: Merges, say: Progress,
-    progress: Progress,
+    folder: Path, target: Path, hashes: Mapping[str, str], opened: Opened, merges: Merges, log: Log,
+    say: Progress, progress: Progress,
 ) -> tuple[dict[str, Any], GraphMergeError | None]:  # fmt: skip
     """Everything in ``folder``, which will be ``target``; the report, and why ONNX failed if it did."""
     recipe = opened.recipe
     result, supply = merges[recipe.steps[-1][0]]
     drawn = curves(result, supply.states, supply.data, supply.test, recipe.points, say, progress)
+    found = take(recipe, result, supply, say, progress)
     echoed = echo(recipe, hashes)
-    report = report_of(echoed, {n: r for n, (r, _) in merges.items()}, drawn)
+    report = report_of(echoed, merges, drawn, found)
     made_by = portable(echoed)
     dtypes = out_dtypes(recipe, opened)
     files = write_merge(folder, result, dtypes, made_by, recipe.shard_size, drawn, recipe.allow_nonfinite)
@@ -89,9 +96,13 @@ def write_all(
             report["onnx"] = write_onnx(folder, result, opened, made_by)
         except (TraceError, GateError) as error:
             fault, report["onnx"] = error, {"error": str(error)}
-    write_texts(folder, report, target, files)
+    report["files"] = {f.name: sha256(f) for f in files}
     if recipe.made_with:
-        say(compared(recipe.made_with, report["made_with"], {f.name: sha256(f) for f in files}))
+        report["compared"] = compared(recipe.made_with, report["made_with"], report["files"])
+        say(report["compared"])
+    say("writing the report")
+    report |= {"log": log, "warnings": warnings(report)}
+    write_texts(folder, report, target, document(report, figures(result, drawn), found))
     if described := described_by(recipe):
         carry_over(described, folder, recipe.out_dtype)
     return report, fault

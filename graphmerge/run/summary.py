@@ -22,9 +22,15 @@ def letter(model: int) -> str:
     return ascii_lowercase[model] if model < len(ascii_lowercase) else str(model + 1)
 
 
-def scores(result: MergeResult) -> list[dict[str, Any]]:
-    """The same rows as plain data."""
-    return [
-        {"name": n, "loss": s.loss, "accuracy": s.accuracy, "samples": s.samples} if s else {"name": n}
-        for n, s in rows(result)
-    ]
+def scores(result: MergeResult, text: bool = False) -> list[dict[str, Any]]:
+    """The same rows as plain data; of ``text`` with perplexities, of candidates with the held-out score."""
+    held_out = {c.name: c.held_out for c in result.candidates}
+    found = []
+    for name, score in rows(result):
+        kind = "candidate" if name in held_out else "model" if name.startswith("model ") else "ensemble"
+        row: dict[str, Any] = {"name": name, "kind": kind, "kept": name == result.kept.name}
+        for into, s in ((row, score), (row.setdefault("held-out", {}), held_out.get(name))):
+            into.update(s.to_json() if s else {})
+            into.update({"perplexity": s.perplexity} if s and text else {})
+        found.append({k: v for k, v in row.items() if v != {}})
+    return found

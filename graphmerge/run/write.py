@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch.utils import _pytree as pytree
 
 from graphmerge.evaluate import BarrierCurve, save_barrier_plot
+from graphmerge.evaluate.plot import barrier_figure, descent_figure
 from graphmerge.export import export_onnx
-from graphmerge.files import WHOLE, check_finite, save_model, sha256
+from graphmerge.files import WHOLE, check_finite, save_model
 from graphmerge.pipeline import MergeResult
 from graphmerge.recipe import lock_text
+from graphmerge.report import Document, json_text, page
 from graphmerge.run.card import card
+from graphmerge.run.measured import aligned_by
 from graphmerge.run.open import Opened
 from graphmerge.run.summary import letter
 from graphmerge.sources.huggingface import CONFIG, read_config, side_files
+
+PATH = "Loss along the path from a to b"
 
 
 def write_merge(
@@ -35,8 +41,7 @@ def write_merge(
         which = "" if len(result.kept_alignments) == 1 else f"-{letter(k)}"
         alignment.save(folder / f"alignment{which}.safetensors")
     if drawn:
-        title = "Loss along the path from A to B"
-        save_barrier_plot(drawn, result.ensemble, folder / "barrier.png", title)
+        save_barrier_plot(drawn, result.ensemble, folder / "barrier.png", PATH)
     return files
 
 
@@ -59,11 +64,19 @@ def write_onnx(
     return {"opset": written.opset, "max_error": dict(written.max_error), "dynamic": written.dynamic}
 
 
-def write_texts(folder: Path, report: Mapping[str, Any], target: Path, files: Sequence[Path]) -> None:
-    """report.json, the model card, and the recipe that makes ``files`` again from ``target``."""
-    (folder / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True, default=str) + "\n")
-    (folder / "README.md").write_text(card(report), encoding="utf-8")
-    made = report["made_with"] | {"files": {f.name: sha256(f) for f in files}}
+def figures(result: MergeResult, drawn: Mapping[str, BarrierCurve]) -> dict[str, Figure]:
+    """The pictures of a merge: barrier curves, and the course of the (first) matching."""
+    found = {"barrier": barrier_figure(drawn, result.ensemble, PATH)} if drawn else {}
+    moves = aligned_by(result)
+    return found | ({"descent": descent_figure(moves[0])} if moves and moves[0].history else {})
+
+
+def write_texts(folder: Path, report: Mapping[str, Any], target: Path, shown: Document) -> None:
+    """The report as data, as a page and as the model card, and the recipe that gives ``target`` again."""
+    (folder / "report.json").write_text(json_text(report), encoding="utf-8")
+    (folder / "report.html").write_text(page(shown), encoding="utf-8")
+    (folder / "README.md").write_text(card(shown), encoding="utf-8")
+    made = report["made_with"] | {"files": report["files"]}
     (folder / "recipe.lock.yaml").write_text(lock_text(report["recipe"], made, target), encoding="utf-8")
 
 

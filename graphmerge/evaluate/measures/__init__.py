@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from graphmerge.errors import UsageError
 from graphmerge.evaluate.measures.landscape import (
     measure_barrier,
     measure_matrix,
@@ -26,9 +29,9 @@ from graphmerge.evaluate.measures.predictions import (
     measure_robustness,
     measure_score,
 )
-from graphmerge.options import Option
+from graphmerge.options import Option, read_options
 
-__all__ = ["MEASURES", "Findings", "Measure", "Table", "Task"]
+__all__ = ["MEASURES", "Findings", "Measure", "Table", "Task", "chosen"]
 
 _SEVERAL = (2, math.inf)
 _AT = Option(0.5, "place on the path (0: a, 1: b)", 0, 1)
@@ -121,6 +124,7 @@ MEASURES: dict[str, Measure] = {
         "distances and angles by parameter, before and after alignment",
         "",
         (2, 2),
+        data=False,
     ),
     "calibration": Measure(
         measure_calibration,
@@ -149,3 +153,20 @@ MEASURES: dict[str, Measure] = {
     ),
 }
 """All measures. What "merged" stands for is the mean of the models in one frame, repaired if asked for."""
+
+
+def chosen(names: Sequence[str], models: int, given: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    """The measures asked for, each with all its options; an option counts for every measure that has it.
+
+    UsageError for a measure that there is not, one that cannot take so many models, an option of none.
+    """
+    for name in names:
+        if name not in MEASURES:
+            raise UsageError(f"unknown --measure {name!r}; there are: {', '.join(MEASURES)}")
+        MEASURES[name].require(name, models)
+    own = {n: MEASURES[n].options for n in names}
+    for option in given:
+        if not any(option in options for options in own.values()):
+            known = ", ".join(sorted({o for options in own.values() for o in options})) or "none"
+            raise UsageError(f"no measure asked for has option {option!r}; there are: {known}")
+    return {n: read_options(n, o, {k: v for k, v in given.items() if k in o}) for n, o in own.items()}

@@ -79,11 +79,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people: the first column is text, the others are numbers."""
+    """A table for people: the first column is text, the others are numbers, or ``words`` too."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Measure:
     """A measure, as data: the function, what it says, where it comes from, what it needs.
 
     ``run`` takes the task and the options by name. ``models`` is the least and the largest number of
-    models; ``traced`` says whether it needs the traced graph, ``frames`` whether alignment matters to it.
+    models; ``traced`` says whether it needs the traced graph, ``frames`` whether alignment matters to it,
+    ``data`` whether it looks at data.
     """
 
     run: Callable[..., Findings]
@@ -110,6 +112,7 @@ class Measure:
     options: Mapping[str, Option] = field(default_factory=dict)
     traced: bool = True
     frames: bool = True
+    data: bool = True
 
     def require(self, name: str, count: int) -> None:
         """Refuse a number of models that the measure cannot take."""
