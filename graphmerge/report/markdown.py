@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from graphmerge.evaluate.measures import Table
+from graphmerge.evaluate.plot import printable
 from graphmerge.report.document import Document, Section
-from graphmerge.report.plain import printable
 
 _MEANING = "\\`*[]<>&|"
 """Characters that mean something in Markdown or HTML; as entities they are only seen."""

@@ -10,9 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from graphmerge.evaluate.plot import svg
+from graphmerge.evaluate.plot import printable, svg
 from graphmerge.report.document import Document
-from graphmerge.report.plain import printable
 
 LONG = 16
 """Tables of more rows are folded until they are wanted; on paper they are open."""

@@ -58,8 +58,8 @@ def why(told: Told) -> str:
     part = percent(choice["margin"]).replace(".00", "")
     text = (
         f"Kept: {kept['name']}, with a held-out loss of {number(kept['held-out loss'])} nats over"
-        f" {choice['samples']} predictions, the best of {choice['candidates']} candidates; a further step"
-        f" counts as better where it lowers the loss by {part} at least."
+        f" {choice['samples']} predictions. Of {choice['candidates']} candidates a later one, which takes a"
+        f" further step, is kept only where it lowers that loss by {part} at least."
     )
     if kept["name"] != first["name"]:
         text += f" The {first['name']} mean has {number(first['held-out loss'])} nats."

@@ -12,7 +12,7 @@ from graphmerge.evaluate.plot.curves import (
 from graphmerge.evaluate.plot.matrices import matrix_figure
 from graphmerge.evaluate.plot.planes import plane_figure
 from graphmerge.evaluate.plot.reliability import reliability_figure
-from graphmerge.evaluate.plot.style import save_figure, svg
+from graphmerge.evaluate.plot.style import printable, save_figure, svg
 
 __all__ = [
     "barrier_figure",
@@ -22,6 +22,7 @@ __all__ = [
     "matrix_figure",
     "path_figure",
     "plane_figure",
+    "printable",
     "reliability_figure",
     "save_barrier_plot",
     "save_descent_plot",

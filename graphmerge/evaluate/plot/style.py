@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 
 COLOURS = ("#9a3b3b", "#c98a1b", "#1f6f8b", "#3a7d44", "#6b4c9a", "#5f5f5f")
 MARKS = ("o", "s", "D", "^", "v", "P")
@@ -19,6 +21,9 @@ SHADES = "viridis"
 _DPI = 150
 _LETTERS = 13
 """Letters of a legend in an inch."""
+
+_LONGEST, _LONGEST_TICK = 100, 48
+"""Letters of a text, and of the name of a tick, before its middle is left out."""
 
 
 def blank(width: float, height: float) -> Figure:
@@ -59,6 +64,7 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure in the format of the file's ending (.svg, .png, .pdf)."""
+    _literal(figure)
     with matplotlib.rc_context({"svg.hashsalt": "graphmerge"}):
         figure.savefig(path, dpi=_DPI, metadata=_undated(Path(path).suffix))
 
@@ -66,10 +72,33 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG element, to stand in a page."""
     out = io.StringIO()
+    _literal(figure)
     with matplotlib.rc_context({"svg.hashsalt": "graphmerge"}):
         figure.savefig(out, format="svg", metadata=_undated(".svg"))
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+def _literal(figure: Figure) -> None:
+    """Names are shown as they are: no mathematics between dollar signs, nothing that cannot be seen."""
+    for text in figure.findobj(Text):
+        if isinstance(text, Text):
+            text.set_parse_math(False)
+            text.set_text(_shortened(printable(text.get_text()), _LONGEST))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FixedFormatter):
+            names = [_shortened(printable(str(name)), _LONGEST_TICK) for name in formatter.seq]
+            axis.set_major_formatter(FixedFormatter(names))
+
+
+def printable(text: str) -> str:
+    """A text without characters that steer a terminal or a browser instead of being seen."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
 
 
 def _undated(suffix: str) -> dict[str, None]:

@@ -1,4 +1,4 @@
-"""Plain data and names of others, made safe to write."""
+"""Plain data as JSON."""
 
 from __future__ import annotations
 
@@ -20,8 +20,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def printable(text: str) -> str:
-    """A text without characters that steer a terminal or a browser instead of being seen."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
