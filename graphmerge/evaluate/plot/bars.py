@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from graphmerge.evaluate.plot.style import COLOURS, blank, finish, legend_below
+from graphmerge.evaluate.plot.style import COLOURS, blank, finish, legend_below, ticks
 
 _NAMED = 48
 """Of more layers than this every second, third, ... is named."""
@@ -21,6 +21,7 @@ def layer_figure(
     line: float | None = None,
 ) -> Figure:
     """Grouped bars [layer] for each of ``series``; ``line`` is what the values are compared with."""
+    layers = ticks(layers)
     count = len(layers)
     figure = blank(min(14.0, max(5.0, 2.0 + 0.28 * count)), 4.2)
     axes = figure.subplots()
@@ -36,7 +37,7 @@ def layer_figure(
     step = -(-count // _NAMED)
     axes.set_xticks(
         places[::step],
-        list(layers)[::step],
+        layers[::step],
         rotation=90 if count * max(map(len, layers)) > 50 else 0,
         fontsize=8,
     )

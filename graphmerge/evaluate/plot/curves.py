@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from graphmerge.evaluate.barrier import BarrierCurve
-from graphmerge.evaluate.plot.style import COLOURS, blank, finish, legend_below, line_style, save_figure
+from graphmerge.evaluate.plot.style import (
+    COLOURS,
+    blank,
+    finish,
+    legend_below,
+    line_style,
+    save_figure,
+    ticks,
+)
 from graphmerge.evaluate.robustness import Robustness
 from graphmerge.evaluate.spread import CurveSpread
 from graphmerge.match import Alignment
@@ -56,7 +64,7 @@ def path_figure(curves: Sequence[BarrierCurve], names: Sequence[str], title: str
         heights = [value(s) for c in curves for s in c.scores]
         axes.plot(places, heights, color=COLOURS[2 - k], marker=".", markersize=4, linewidth=1.4)
         finish(axes, label, "model")
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), ticks(names))
     figure.suptitle(title, fontsize=11)
     return figure
 

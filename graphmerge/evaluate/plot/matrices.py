@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from graphmerge.evaluate.plot.style import SHADES, blank
+from graphmerge.evaluate.plot.style import SHADES, blank, ticks
 
 _WRITTEN = 14
 """Matrices of more rows than this have colours only."""
@@ -30,6 +30,7 @@ def matrix_figure(
 ) -> Figure:
     """Values [row][column] as colours from ``low`` to ``high``, with lines where ``groups`` [row] change."""
     table = np.asarray(values, dtype=float)
+    rows, columns = ticks(rows), ticks(columns)
     count = max(table.shape)
     size = min(9.0, max(3.2, 1.6 + (0.62 if count <= _WRITTEN else 0.16) * count))
     figure = blank(size + 1.0, size)
@@ -38,8 +39,8 @@ def matrix_figure(
     figure.colorbar(image, ax=axes, label=label, shrink=0.85)
     step = -(-count // _NAMED)
     turned = 90 if max(map(len, columns)) > 6 else 0
-    axes.set_xticks(range(0, len(columns), step), list(columns)[::step], rotation=turned, fontsize=8)
-    axes.set_yticks(range(0, len(rows), step), list(rows)[::step], fontsize=8)
+    axes.set_xticks(range(0, len(columns), step), columns[::step], rotation=turned, fontsize=8)
+    axes.set_yticks(range(0, len(rows), step), rows[::step], fontsize=8)
     axes.set_ylabel(axes_names[0])
     axes.set_xlabel(axes_names[1])
     axes.spines[:].set_visible(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
 
 COLOURS = ("#9a3b3b", "#c98a1b", "#1f6f8b", "#3a7d44", "#6b4c9a", "#5f5f5f")
 MARKS = ("o", "s", "D", "^", "v", "P")
@@ -85,11 +85,11 @@ def _literal(figure: Figure) -> None:
         if isinstance(text, Text):
             text.set_parse_math(False)
             text.set_text(_shortened(printable(text.get_text()), _LONGEST))
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        formatter = axis.get_major_formatter()
-        if isinstance(formatter, FixedFormatter):
-            names = [_shortened(printable(str(name)), _LONGEST_TICK) for name in formatter.seq]
-            axis.set_major_formatter(FixedFormatter(names))
+
+
+def ticks(names: Sequence[str]) -> list[str]:
+    """Names as they stand beside an axis."""
+    return [_shortened(printable(name), _LONGEST_TICK) for name in names]
 
 
 def printable(text: str) -> str:
