@@ -132,8 +132,8 @@ def test_the_card_names_the_inputs_and_cannot_be_broken_by_them(run: Run, tmp_pa
     words = ("merge", "a.safetensors", "b<script>`|.safetensors", *MODEL, "--no-onnx", "--quiet")
     assert run(*words, "--out", "out").exit_code == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "`a.safetensors`" in card
-    assert "b_script___.safetensors" in card
+    assert "| a.safetensors |" in card
+    assert "| b&#60;script&#62;&#96;&#124;.safetensors |" in card
     assert "<script>" not in card
 
 
