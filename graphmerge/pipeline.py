@@ -8,14 +8,14 @@ data is for reporting only.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from graphmerge.candidates import Candidate, Measure, choose, further, repaired
 from graphmerge.errors import InputError
 from graphmerge.evaluate import Score, ensemble, evaluate, require_unmoved
 from graphmerge.match import Alignment, match_many
@@ -24,40 +24,18 @@ from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import How
 from graphmerge.recipe.aside import set_aside, without_nonfinite
-from graphmerge.recipe.parts import Repair as Repairs
-from graphmerge.repair import Task, available, has_option, repair_with_report
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
 
 State = Mapping[str, torch.Tensor]
 Batch = tuple[Any, Any]
 Batches = Sequence[Batch]
-Repair = Callable[[State, Sequence[float]], State]
 
 DEFAULT = How()
 """Every choice as it is by default."""
 
 HELD_OUT = 0.25
 """Part of the data that is held out to choose by."""
-
-MARGIN = 0.05
-"""A further step (another matching, a repair) is kept where it lowers the loss by this part at least."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A merged state dict and how it came about.
-
-    ``held_out`` is its score on the part of the data to choose by, ``score`` that on the test data
-    (the same where there is none); None without data.
-    """
-
-    name: str
-    matching: str
-    repair: str
-    state: State = field(repr=False)
-    held_out: Score | None
-    score: Score | None
 
 
 @dataclass(frozen=True)
@@ -175,12 +153,12 @@ def merge_traced(
         )
         frames[matching] = moved
         merged, reports[matching] = _merged(graph, supply, moves, moved, how, data, held_out, progress)
-        candidates += _repaired(measure, moved, matching, merged)
+        candidates += repaired(measure, moved, matching, merged)
     always = how.repair.keep == "always"
     for step in how.repair.further if data else ():
         best = choose(candidates, always)
         starts = [best] if step == "finetune" else [c for c in candidates if c.matching == best.matching]
-        candidates += _further(measure, frames[best.matching], starts, step)
+        candidates += further(measure, frames[best.matching], starts, step)
     endpoints = tuple(evaluate(graph.model, s, test) for s in states) if test else ()
     together = ensemble(graph.model, states, test) if test else None
     kept = choose(candidates, always)
@@ -245,54 +223,6 @@ def prove(
     return graph, verification
 
 
-def repairs(
-    graph: ModelGraph,
-    endpoints: Sequence[State],
-    data: Batches,
-    names: Sequence[str],
-    options: Mapping[str, object] | None = None,
-    say: Progress = silent,
-) -> dict[str, Repair]:
-    """Repairs, such as ``repair`` or ``repair+temperature``, as functions of (merged state, weights)."""
-    task = Task(graph, tuple(endpoints), data)
-
-    def by(name: str) -> Repair:
-        def run(state: State, weights: Sequence[float]) -> State:
-            own = {n: v for n, v in (options or {}).items() if has_option(name, n)}
-            repaired, report = repair_with_report(task, state, weights, name, **own)
-            for method, notes in report.notes.items():
-                if dead := notes.get("dead units"):
-                    say(f"{method} left alone units that never vary: {dead}")
-            return repaired
-
-        return run
-
-    return {name: by(name) for name in names}
-
-
-def choose(candidates: Sequence[Candidate], always_repaired: bool = False) -> Candidate:
-    """The first candidate that no later one beats by ``MARGIN``; the first aligned one without data.
-
-    Where models are ``always_repaired``, those that were not are left out if there are others.
-    """
-    repaired = [c for c in candidates if c.repair != "none"] if always_repaired else []
-    candidates = repaired or candidates
-    aligned = [c for c in candidates if c.matching != "none"]
-    kept = candidates[0]
-    if (kept.held_out or kept.score) is None:
-        return aligned[0] if aligned else kept
-    for c in candidates[1:]:
-        if _loss(c) < (1 - MARGIN) * _loss(kept):
-            kept = c
-    return kept
-
-
-def _loss(candidate: Candidate) -> float:
-    """The loss to choose by; infinite where it is not a number."""
-    score = candidate.held_out or candidate.score
-    return score.loss if score and math.isfinite(score.loss) else math.inf
-
-
 def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
     """Data to work with and data to choose by, never the same."""
     if data is None:
@@ -303,53 +233,3 @@ def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
             f"the data holds {len(data)} batches; at least 2 are needed to hold one out: use smaller batches"
         )
     return data[:keep], data[keep:]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What candidates are made and measured with."""
-
-    graph: ModelGraph
-    data: Batches | None
-    held_out: Batches | None
-    test: Batches | None
-    shares: Sequence[float]
-    repair: Repairs
-    say: Progress
-
-    def __call__(self, matching: str, repair: str, state: State) -> Candidate:
-        """A candidate with its scores."""
-        held_out, test = self.held_out, self.test
-        chosen_by = evaluate(self.graph.model, state, held_out) if held_out else None
-        score = evaluate(self.graph.model, state, test) if test and test is not held_out else chosen_by
-        title = "naive" if matching == "none" else f"{matching} matching"
-        title += f" + {repair.replace('+', ' + ')}" if repair != "none" else ""
-        self.say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
-        return Candidate(title, matching, repair, state, chosen_by, score)
-
-
-def _repaired(measure: Measure, endpoints: Sequence[State], matching: str, merged: State) -> list[Candidate]:
-    """A merged state dict, and it with every repair that is to be tried, measured."""
-    found, fix = [measure(matching, "none", merged)], measure.repair
-    if measure.data:
-        names = available(measure.graph, fix.method, **fix.options)
-        ways = repairs(measure.graph, endpoints, measure.data, names, fix.options, measure.say)
-        found += [measure(matching, n, way(merged, measure.shares)) for n, way in ways.items()]
-    return found
-
-
-def _further(
-    measure: Measure, endpoints: Sequence[State], starts: Sequence[Candidate], step: str
-) -> list[Candidate]:
-    """Candidates of one matching with one more repair, measured; none where it does not apply."""
-    if measure.data is None or (step == "temperature" and step not in available(measure.graph)):
-        return []
-    fix, found = measure.repair, []
-    options = {**fix.options, "steps": fix.finetune} if step == "finetune" else fix.options
-    way = repairs(measure.graph, endpoints, measure.data, [step], options, measure.say)[step]
-    for start in starts:
-        done = [] if start.repair == "none" else start.repair.split("+")
-        if step == "finetune" or (done and step not in done):
-            state = way(start.state, measure.shares)
-            found.append(measure(start.matching, "+".join([*done, step]), state))
-    return found

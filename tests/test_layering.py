@@ -27,6 +27,7 @@ ORDER = (
     "export",
     "sources",
     "recipe",
+    "candidates",
     "pipeline",
     "run",
     "zoo",

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import graphmerge as gm
+from graphmerge.candidates import Candidate, choose
 from graphmerge.evaluate import Score
-from graphmerge.pipeline import Candidate, choose
 from graphmerge.recipe import How
 from models_zoo.data import batches
 from models_zoo.registry import load

@@ -13,6 +13,7 @@ import typer
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from graphmerge.candidates import repairs
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes, table
 from graphmerge.cli.spec import parse_options
@@ -26,7 +27,7 @@ from graphmerge.files import hash_of, staged_output
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import match
 from graphmerge.metrics import Metric
-from graphmerge.pipeline import prove, repairs
+from graphmerge.pipeline import prove
 from graphmerge.repair import require_applies
 from graphmerge.report import Document, Section, finite, json_text, measured, page
 from graphmerge.run.summary import letter

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphmerge.candidates import repairs
 from graphmerge.evaluate import BarrierCurve, barrier
-from graphmerge.pipeline import Batches, MergeResult, State, repairs, split
+from graphmerge.pipeline import Batches, MergeResult, State, split
 from graphmerge.progress import Progress
 
 
@@ -35,7 +36,7 @@ def curves(
     moved = best[0].apply(second)
     say("barrier curves: aligned")
     found["aligned"] = barrier(graph, first, moved, test, points, progress=progress)
-    fix = "+".join(n for n in result.kept.repair.split("+") if n not in ("none", "finetune"))
+    fix = repeated(result)
     if data and fix:
         way = repairs(graph, [first, moved], data, [fix], result.repair_options)[fix]
         name = f"aligned + {fix}"
@@ -44,3 +45,8 @@ def curves(
             graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)), progress=progress
         )
     return found
+
+
+def repeated(result: MergeResult) -> str:
+    """The repair that was kept, as it is made again along a path: without fine-tuning; empty for none."""
+    return "+".join(n for n in result.kept.repair.split("+") if n not in ("none", "finetune"))

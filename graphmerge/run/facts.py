@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from graphmerge.candidates import MARGIN, Candidate
 from graphmerge.evaluate import BarrierCurve
-from graphmerge.pipeline import MARGIN, Batches, Candidate, MergeResult
+from graphmerge.pipeline import Batches, MergeResult
 from graphmerge.run.summary import letter
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import split_batch
@@ -112,9 +113,10 @@ def is_text(batches: Batches | None) -> bool:
 def warnings(told: dict[str, Any]) -> list[str]:
     """What a reader of the report should not overlook."""
     found = [*_of_choice(told), *_of_symmetry(told["symmetry"]), *_of_matching(told["alignments"])]
-    dead = told.get("dead units") or {}
-    if dead:
-        found.append(f"Repair left alone {sum(dead.values())} units that never vary: {_some(list(dead))}.")
+    for method, notes in told["repair_notes"].items():
+        if dead := notes.get("dead units"):
+            names = _some(list(dead))
+            found.append(f"{method} left alone {sum(dead.values())} units that never vary: {names}.")
     if "error" in told.get("onnx", {}):
         found.append(f"There is no merged.onnx: {told['onnx']['error']}")
     return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graphmerge.candidates import repairs
 from graphmerge.evaluate.measures import MEASURES, Findings, Task, chosen
 from graphmerge.evaluate.measures.measure import Way
-from graphmerge.pipeline import MergeResult, State, Supply, repairs, split
+from graphmerge.pipeline import MergeResult, State, Supply, split
 from graphmerge.progress import Progress
 from graphmerge.recipe import Recipe
+from graphmerge.run.curves import repeated
 from graphmerge.run.summary import letter
 
 
@@ -36,15 +38,15 @@ def _task(recipe: Recipe, result: MergeResult, supply: Supply, progress: Progres
     first, *others = supply.states
     moves = aligned_by(result)
     aligned = (first, *(a.apply(s) for a, s in zip(moves, others, strict=True))) if moves else None
-    fix = result.kept.repair
+    fix = repeated(result)
 
     def way(endpoints: Sequence[State]) -> Way:
-        return repairs(result.graph, endpoints, train or ())[fix]
+        return repairs(result.graph, endpoints, train or (), [fix], result.repair_options)[fix]
 
     return Task(
         result.graph.model, result.graph, tuple(map(letter, range(len(supply.states)))),
-        tuple(supply.states), supply.test or held_out or (), aligned=aligned, train=train, repair=fix,
-        repairs=way if fix != "none" and train else None, seed=recipe.seed, progress=progress,
+        tuple(supply.states), supply.test or held_out or (), aligned=aligned, train=train,
+        repair=fix or "none", repairs=way if fix and train else None, seed=recipe.seed, progress=progress,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ def of_merge(result: MergeResult, supply: Supply) -> dict[str, Any]:
         "matching": result.kept.matching,
         "repair": result.kept.repair,
         "repair_options": dict(result.repair_options),
+        "repair_notes": dict(result.kept.notes),
         "choice": choice(result),
         "shares": result.shares,
         "options": dict(result.kept_merge.options),

@@ -176,10 +176,13 @@ def _repair(told: Told) -> tuple[tuple[str, ...], tuple[Table, ...]]:
     if told["repair"] == "none":
         tried = any(" + " in r["name"] for r in told["rows"])
         return (("None was kept: see the scores." if tried else "None was tried.",), ())
-    notes = told.get("repair notes", {})
-    rows = tuple((name, _words(value)) for name, value in notes.items())
-    table = (Table("", ("", ""), rows, words=True),) if rows else ()
-    return ((f"Kept: {told['repair']}.",), table)
+    tables = tuple(
+        Table(method, ("", ""), tuple((n, _words(v)) for n, v in notes.items()), words=True)
+        for method, notes in told["repair_notes"].items()
+        if notes
+    )
+    options = _words(told["repair_options"])
+    return ((f"Kept: {told['repair']}. Options that were given: {options}.",), tables)
 
 
 def _words(value: Any) -> str:

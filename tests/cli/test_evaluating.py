@@ -96,7 +96,8 @@ def test_three_models_span_a_plane_and_give_a_spread(run: Run, tmp_path: Path) -
     assert data["barrier"]["test"]["as is"]["seeds"] == 2
     files = fingerprint(tmp_path / "out")
     drawn = ("barrier-test", "plane-as-is", "plane-aligned")
-    assert set(files) == {f"{n}.{e}" for n in drawn for e in ("svg", "png")} | {"evaluation.json", "evaluation.html"}
+    texts = {"evaluation.json", "evaluation.html"}
+    assert set(files) == {f"{n}.{e}" for n in drawn for e in ("svg", "png")} | texts
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == data
 
 
