@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from graphmerge.evaluate import Score, evaluate
@@ -18,7 +17,6 @@ from graphmerge.trace.run import State
 Batches = Sequence[tuple[Any, Any]]
 Repair = Callable[[State, Sequence[float]], State]
 Notes = Mapping[str, Any]
-NO_NOTES: Notes = MappingProxyType({})
 
 MARGIN = 0.05
 """A further step (another matching, a repair) is kept where it lowers the loss by this part at least."""
@@ -38,7 +36,7 @@ class Candidate:
     state: State = field(repr=False)
     held_out: Score | None
     score: Score | None
-    notes: Notes = field(default=NO_NOTES, repr=False)
+    notes: Notes = field(default_factory=dict, repr=False)
 
 
 def repairs(
@@ -103,7 +101,7 @@ class Measure:
     repair: Repairs
     say: Progress
 
-    def __call__(self, matching: str, repair: str, state: State, notes: Notes = NO_NOTES) -> Candidate:
+    def __call__(self, matching: str, repair: str, state: State, notes: Notes) -> Candidate:
         """A candidate with its scores."""
         held_out, test = self.held_out, self.test
         chosen_by = evaluate(self.graph.model, state, held_out) if held_out else None
@@ -119,7 +117,7 @@ class Measure:
 
 def repaired(measure: Measure, endpoints: Sequence[State], matching: str, merged: State) -> list[Candidate]:
     """A merged state dict, and it with every repair that is to be tried, measured."""
-    found, fix = [measure(matching, "none", merged)], measure.repair
+    found, fix = [measure(matching, "none", merged, {})], measure.repair
     if measure.data:
         names = available(measure.graph, fix.method, **fix.options)
         heard: list[RepairReport] = []
