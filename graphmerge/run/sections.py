@@ -132,7 +132,7 @@ def _barriers(told: Told) -> Table:
         "above line",
         "error barrier",
         "above line",
-        "less loss barrier",
+        "loss barrier reduced by",
     )
     return Table("", columns, tuple(rows))
 

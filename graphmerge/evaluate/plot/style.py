@@ -64,7 +64,7 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure in the format of the file's ending (.svg, .png, .pdf)."""
-    _literal(figure)
+    _settle(figure)
     with matplotlib.rc_context({"svg.hashsalt": "graphmerge"}):
         figure.savefig(path, dpi=_DPI, metadata=_undated(Path(path).suffix))
 
@@ -72,19 +72,26 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG element, to stand in a page."""
     out = io.StringIO()
-    _literal(figure)
+    _settle(figure)
     with matplotlib.rc_context({"svg.hashsalt": "graphmerge"}):
         figure.savefig(out, format="svg", metadata=_undated(".svg"))
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def _literal(figure: Figure) -> None:
-    """Names are shown as they are: no mathematics between dollar signs, nothing that cannot be seen."""
+def _settle(figure: Figure) -> None:
+    """Make a figure ready to be written any number of times: laid out once, with names that are only seen.
+
+    There is no mathematics between dollar signs.
+    """
+    if figure.get_layout_engine() is None:
+        return
     for text in figure.findobj(Text):
         if isinstance(text, Text):
             text.set_parse_math(False)
             text.set_text(_shortened(printable(text.get_text()), _LONGEST))
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def ticks(names: Sequence[str]) -> list[str]:
@@ -98,7 +105,8 @@ def printable(text: str) -> str:
 
 
 def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
 
 def _undated(suffix: str) -> dict[str, None]:
