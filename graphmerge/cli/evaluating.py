@@ -175,7 +175,7 @@ def document(found: dict[str, Findings], data: dict[str, Any]) -> Document:
         (f"Aligned: {data['align']}. Repair: {data['repair']}. Seed: {data['seed']}.",),
         (Table("", ("model", "file", "SHA-256"), models, words=True),),
     )
-    lead = ", ".join(MEASURES[name].text for name in found)
+    lead = f"Measured: {', '.join(found)}."
     sections = [measured(name, f) for name, f in found.items()]
     return Document(f"Evaluation of {', '.join(m[0] for m in models)}", lead, (*sections, files))
 

@@ -129,7 +129,7 @@ def _barriers(told: Told) -> Table:
     columns = (
         "path",
         "loss barrier (nats)",
-        "above line",
+        "above line (nats)",
         "error barrier",
         "above line",
         "loss barrier reduced by",

@@ -29,11 +29,11 @@ def measure_barrier(task: Task, points: int) -> Findings:
         title = f"Barriers ({split} data)"
         columns = (
             "line",
-            "loss barrier",
-            "above line",
+            "loss barrier (nats)",
+            "above line (nats)",
             "error barrier",
             "above line",
-            "middle: loss",
+            "middle: loss (nats)",
             "accuracy",
         )
         last = ("ensemble", "", "", "", "", number(top.loss), percent(top.accuracy))
@@ -106,7 +106,7 @@ def measure_path(task: Task, points: int) -> Findings:
     title = "Path through " + ", ".join(task.names)
     return Findings(
         {n: c.to_json() for n, c in zip(pairs, curves, strict=True)},
-        (Table(title, ("part", "loss barrier", "above line", "error barrier"), rows),),
+        (Table(title, ("part", "loss barrier (nats)", "above line (nats)", "error barrier"), rows),),
         {"path": path_figure(curves, task.names, title)},
     )
 
@@ -149,7 +149,7 @@ def _planes(found: dict[str, LossPlane], title: str) -> Findings:
     kind = "plane" if "three" in title else "random-plane"
     return Findings(
         {n: p.to_json() for n, p in found.items()},
-        (Table(title, ("", "least loss", "largest loss"), tuple(rows)),),
+        (Table(title, ("", "least loss (nats)", "largest loss (nats)"), tuple(rows)),),
         {f"{kind}-{n.replace(' ', '-')}": plane_figure(p, f"{title}: {n}") for n, p in found.items()},
     )
 
