@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from graphmerge.evaluate.plot import printable, svg
 from graphmerge.report.document import Document
 
-LONG = 16
+LONG = 32
 """Tables of more rows are folded until they are wanted; on paper they are open."""
 
 

@@ -61,6 +61,8 @@ def why(told: Told) -> str:
         f" {choice['samples']} predictions. Of {choice['candidates']} candidates a later one, which takes a"
         f" further step, is kept only where it lowers that loss by {part} at least."
     )
+    if "recipe" in told and _step(told)["repair"]["keep"] == "always":
+        text += " Only repaired ones counted where there were any, as the recipe asks."
     if kept["name"] != first["name"]:
         text += f" The {first['name']} mean has {number(first['held-out loss'])} nats."
     if lowest and lowest["name"] != kept["name"]:
@@ -68,10 +70,15 @@ def why(told: Told) -> str:
     return text
 
 
+def _step(told: Told) -> Told:
+    """The recipe of the last merge."""
+    recipe: Told = told["recipe"]
+    return recipe["stages"][-1] if "stages" in recipe else recipe
+
+
 def _models(told: Told) -> Table:
     """The files of the last merge."""
-    recipe = told["recipe"]
-    inputs = recipe["stages"][-1]["inputs"] if "stages" in recipe else recipe["inputs"]
+    inputs = _step(told)["inputs"]
     rows = tuple(
         (f"model {letter(k)}", Path(f["path"]).name, f"{share:.4g}", f.get("sha256", "made by a stage")[:16])
         for k, (f, share) in enumerate(zip(inputs, told["shares"], strict=True))

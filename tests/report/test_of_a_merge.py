@@ -116,6 +116,7 @@ def test_what_repair_corrected_is_told(merge: Merge, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "out" / "report.json").read_text())
     assert told["repair"] == "repair"
     assert {"0.weight", "2.weight"} <= set(told["repair_notes"]["repair"]["corrected"])
+    assert "Only repaired ones counted" in (tmp_path / "out" / "README.md").read_text()
     assert "corrected | 0.weight, 2.weight" in shown(tmp_path / "out")
 
 
@@ -146,3 +147,17 @@ def test_measures_that_cannot_be_taken_are_refused_at_once(
     assert result.exit_code == 2
     assert fragment in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("merge")
+def test_stages_are_told_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "model: reported:net\nexample_inputs: 2x4\ndata: reported:batches\nonnx: false\npoints: 0\n"
+        "stages:\n- {name: first, inputs: [a.safetensors, b.safetensors]}\n"
+        "- {name: second, inputs: [first, a.safetensors], merge: slerp}\n"
+    )
+    assert CliRunner().invoke(app, ["merge", "recipe.yaml", "--out", "out", "--quiet"]).exit_code == 0
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    text = shown(tmp_path / "out")
+    assert "model a | first | 0.5 | made by a stage" in text
+    assert f"Stage first | Kept: {told['earlier']['first']['kept']}" in text
