@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphmerge.candidates import Repair, repairs
 from graphmerge.errors import InputError, UsageError, refusal
 from graphmerge.files import sha256
 from graphmerge.match import Alignment, match
 from graphmerge.merge import merge
-from graphmerge.pipeline import Repair, repairs
 from graphmerge.repair import require_applies
 from graphmerge.sources import Batches, build_model, example_inputs, load_data
 from graphmerge.sources.model import Built
