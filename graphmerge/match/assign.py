@@ -1,9 +1,7 @@
-"""Exact linear assignment, with a dual presolve that makes hard matrices easy, and certificates.
+"""Exact linear assignment, stable on ties, and certificates.
 
-Subtracting u_i + v_j from a cost leaves its optimal assignments unchanged. A few rounds of Sinkhorn
-scaling at falling temperatures give potentials close to the optimal duals; what is left is solved
-exactly. On trained weights of 512 units and more this is several times faster than solving cold.
-Where the optional package lapx is installed its solver takes the place of both.
+Many small matrices go to scipy (Jonker-Volgenant), or to lapx where that optional package is
+installed; large ones are solved through few of their pairs (see ``pricing``).
 """
 
 from __future__ import annotations
@@ -13,19 +11,21 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from graphmerge.axes.units import IntArray
+from graphmerge.match.pricing import assign_large
 
 try:
     from lap import lapjvr
 except ImportError:
     lapjvr = None
 
-PRESOLVE_SIZE = 512
-"""Matrices below this size are solved directly."""
+LARGE = 512
+"""Matrices of this size and more are solved by pricing."""
+
+DEAD = 0.05
+"""Rows of zeros, as a part of all, beyond which a matrix is solved as it is: ties price badly."""
 
 WORK = 1 << 27
 """Entries read in search of a certificate: 128 rounds at 1024 units, of which a few dozen are usual."""
-
-_COLLISIONS = 0.4
 
 
 def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
@@ -33,12 +33,11 @@ def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
 
     Row i of the result is the column assigned to row i (int64, on the device of ``similarity``).
     The identity is returned where no assignment is better by more than ``keep``, relative to the
-    largest entry times n: ties never move anything. Exact (Jonker-Volgenant, by scipy or lapx).
+    largest entry times n: ties never move anything. Exact.
     """
     n = similarity.shape[-1]
     flat = similarity.reshape(-1, n, n)
-    values = torch.stack([presolve(s) for s in flat]) if _wants_presolve(flat) else flat
-    solved = np.stack([_solve(s) for s in values.cpu().numpy()]) if len(flat) else np.zeros((0, n), np.int64)
+    solved = np.stack([_solve(s) for s in _where_solved(flat)]) if len(flat) else np.zeros((0, n), np.int64)
     columns = torch.from_numpy(solved).to(flat.device)
     own = flat.diagonal(dim1=-2, dim2=-1)
     gain = (flat.gather(-1, columns[..., None])[..., 0].double() - own.double()).sum(-1)
@@ -47,43 +46,19 @@ def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
     return columns.reshape(*similarity.shape[:-2], n)
 
 
-def _solve(values: np.ndarray) -> IntArray:
+def _where_solved(flat: torch.Tensor) -> torch.Tensor:
+    """Large matrices stay on their device, many small ones go to the CPU together."""
+    return flat if flat.shape[-1] >= LARGE else flat.cpu()
+
+
+def _solve(s: torch.Tensor) -> IntArray:
+    if len(s) >= LARGE and float((s.abs().amax(1) == 0).float().mean()) <= DEAD:
+        return assign_large(s)
+    values = s.cpu().numpy()
     if lapjvr is not None:
         found: IntArray = lapjvr(-values, return_cost=False)[1]
         return found
     return linear_sum_assignment(values, maximize=True)[1].astype(np.int64)
-
-
-def _wants_presolve(flat: torch.Tensor) -> bool:
-    """scipy will solve few large matrices, in one of which many rows want the same column."""
-    return lapjvr is None and flat.shape[-1] >= PRESOLVE_SIZE and any(_is_hard(s) for s in flat)
-
-
-def _is_hard(s: torch.Tensor) -> bool:
-    """Many rows want the same column (rows of zeros aside)."""
-    live = s.abs().amax(1) > 0
-    wanted = s.argmax(1)[live]
-    distinct = int(torch.bincount(wanted).count_nonzero())
-    return wanted.numel() > 0 and distinct < (1 - _COLLISIONS) * wanted.numel()
-
-
-def presolve(s: torch.Tensor) -> torch.Tensor:
-    """``s`` [n, n] less row and column potentials (float64): the same optimal assignments.
-
-    Sinkhorn scaling with absorbed potentials at temperatures 1, 0.3 and 0.1 standard deviations.
-    """
-    x = s.double()
-    u, v = x.new_zeros(len(x)), x.new_zeros(len(x))
-    for factor in (1.0, 0.3, 0.1):
-        t = factor * x.std()
-        u = (x - v).amax(1)
-        k = torch.exp((x - u[:, None] - v) / t)
-        a, b = torch.ones_like(u), torch.ones_like(v)
-        for _ in range(3):
-            a = 1 / (k @ b).clamp_min(1e-300)
-            b = 1 / (k.T @ a).clamp_min(1e-300)
-        u, v = u - t * a.log(), v - t * b.log()
-    return x - u[:, None] - v
 
 
 def gap(similarity: torch.Tensor) -> torch.Tensor:

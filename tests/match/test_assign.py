@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from graphmerge.match.assign import PRESOLVE_SIZE, assign, gap, presolve
+from graphmerge.match.assign import LARGE, assign, gap
 
 
 def value(s: torch.Tensor, columns: torch.Tensor) -> float:
@@ -39,18 +40,43 @@ def test_ties_and_zeros_move_nothing() -> None:
     assert torch.equal(assign(dead), torch.arange(4))
 
 
-def test_the_presolve_keeps_the_optimum_on_a_hard_matrix() -> None:
-    generator = torch.Generator().manual_seed(1)
-    n = PRESOLVE_SIZE
-    left, right = (
-        torch.randn(n, 8, generator=generator) * torch.rand(n, 1, generator=generator) ** -0.7 for _ in "ab"
-    )
-    s = left @ right.T
-    plain = linear_sum_assignment(s.double().numpy(), maximize=True)[1]
-    best = value(s, torch.from_numpy(plain))
-    reduced = linear_sum_assignment(presolve(s).numpy(), maximize=True)[1]
-    assert value(s, torch.from_numpy(reduced)) == pytest.approx(best, rel=1e-9)
-    assert value(s, assign(s)) == pytest.approx(best, rel=1e-9)
+def correlated(n: int) -> torch.Tensor:
+    """Units in few directions, with heavy tails: most rows want the same columns."""
+    left, right = (torch.randn(n, 8) * torch.rand(n, 1) ** -0.7 for _ in "ab")
+    return left @ right.T
+
+
+def noise(n: int) -> torch.Tensor:
+    return torch.randn(n, n)
+
+
+def planted(n: int) -> torch.Tensor:
+    """Every row wants another column than all others."""
+    return torch.eye(n)[torch.randperm(n)] * 9 + torch.randn(n, n)
+
+
+def twins(n: int) -> torch.Tensor:
+    """Four copies of every unit."""
+    left, right = (torch.randn(n // 4, 20).repeat(4, 1) for _ in "ab")
+    return left @ right.T
+
+
+def dead(n: int) -> torch.Tensor:
+    """Half of the units do nothing."""
+    return noise(n) * (torch.rand(n, 1) < 0.5)
+
+
+def nearly_dead(n: int) -> torch.Tensor:
+    """A few units do nothing: they have the same similarity, none, to all others."""
+    return noise(n) * (torch.rand(n, 1) < 0.98)
+
+
+@pytest.mark.parametrize("kind", [correlated, noise, planted, twins, dead, nearly_dead])
+def test_a_large_matrix_is_solved_exactly_however_hard_it_is(kind: Callable[[int], torch.Tensor]) -> None:
+    torch.manual_seed(1)
+    s = kind(LARGE)
+    dense = linear_sum_assignment(s.double().numpy(), maximize=True)[1]
+    assert value(s, assign(s)) == pytest.approx(value(s, torch.from_numpy(dense)), rel=1e-9)
 
 
 class TestTheCertificate:
