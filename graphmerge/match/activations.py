@@ -8,6 +8,7 @@ Source: Git Re-Basin section 3.1, with Pearson correlation as in REPAIR, Jordan 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -193,9 +194,9 @@ class ActivationSimilarity:
             matrix[i[..., :, None, r], j[..., None, :, r]] for r in range(rows.shape[-1])
         )
 
-    def within(self, site: Site) -> torch.Tensor:
-        """Correlation of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
-        return self._block(site, site.rows, site.rows)
+    def total(self, sites: Sequence[Site]) -> torch.Tensor:
+        """Correlation of unit i of a and unit j of b in each fibre, summed over sites: [fibre, i, j]."""
+        return functools.reduce(torch.add, (self._block(s, s.rows, s.rows) for s in sites))
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""

@@ -10,7 +10,8 @@ hidden units of an LSTM), where the assignment sees just a linearisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,7 +46,7 @@ class Similarity(Protocol):
 
     @property
     def objective(self) -> float: ...
-    def within(self, site: Site) -> torch.Tensor: ...
+    def total(self, sites: Sequence[Site], /) -> torch.Tensor: ...
     def across(self, site: Site, fibres: int) -> torch.Tensor: ...
     def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor: ...
     def fork(self) -> Similarity: ...
@@ -97,19 +98,11 @@ def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
     return 0
 
 
-def _total(similarity: Callable[[Site], torch.Tensor], sites: Sequence[Site]) -> torch.Tensor:
-    """The similarity summed over sites, in one matrix."""
-    total = similarity(sites[0]).clone()  # what was kept for later steps stays as it is
-    for site in sites[1:]:
-        total += similarity(site)
-    return total
-
-
 def ambiguous(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, int]:
     """For each group how many units could change places with another at no loss (dead, or duplicates)."""
     found = {}
     for group, plan in plans.items():
-        total = _total(similarity.within, plan.sites)
+        total = similarity.total(plan.sites)
         own = total.diagonal(dim1=-2, dim2=-1)
         loss = own[..., :, None] + own[..., None, :] - total - total.mT
         scale = own.abs()[..., :, None] + own.abs()[..., None, :]
@@ -125,7 +118,7 @@ def gaps(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, float]:
 
     For groups that stand on both sides of one tensor this is said of the linear part.
     """
-    return {g: float(gap(_total(similarity.within, p.sites)).sum()) for g, p in plans.items()}
+    return {g: float(gap(similarity.total(p.sites)).sum()) for g, p in plans.items()}
 
 
 def _places(columns: torch.Tensor) -> IntArray:
@@ -136,7 +129,7 @@ def _places(columns: torch.Tensor) -> IntArray:
 
 def _one_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], float | None]:
     """The best order of the units, the units inside them keeping theirs; its gain where that is exact."""
-    total = _total(similarity.within, plan.sites)
+    total = similarity.total(plan.sites)
     columns = assign(total)
     gain = None
     if plan.linear:
@@ -170,9 +163,9 @@ def _by_orders(similarity: Similarity, plan: Plan) -> Orders:
     """Each pair compared under its own best inner order."""
     fibres = similarity.transform.structure.sorts[plan.atom].order
     orders: dict[int, torch.Tensor] = {}
-    values = [similarity.within(site) for site in plan.own]
+    values = [similarity.total(plan.own)] if plan.own else []
     for child, sites in plan.inner.items():
-        pairs = _total(lambda site: similarity.across(site, fibres), sites)
+        pairs = functools.reduce(torch.add, (similarity.across(site, fibres) for site in sites))
         orders[child] = assign(pairs)
         values.append(pairs.gather(-1, orders[child][..., None])[..., 0].sum(-1))
     outer = assign(torch.stack(values).sum(0))
@@ -186,12 +179,12 @@ def _by_circuits(similarity: Similarity, plan: Plan) -> Orders:
     """Each pair compared whatever the inner order, which is then sought for the pairs chosen alone."""
     structure = similarity.transform.structure
     fibres = structure.sorts[plan.atom].order
-    values = [similarity.within(site) for site in plan.own]
+    values = [similarity.total(plan.own)] if plan.own else []
     values += [similarity.circuits(sites, fibres) for sites in plan.inner.values()]
     outer = assign(torch.stack(values).sum(0))
     trial = similarity.fork()
     trial.put(structure.extend({plan.atom: _places(outer)}), {s.name for s in plan.sites})
-    inner = {j: assign(_total(trial.within, sites)) for j, sites in plan.inner.items()}
+    inner = {j: assign(trial.total(sites)) for j, sites in plan.inner.items()}
     return outer, {j: x.reshape(*outer.shape, -1) for j, x in inner.items()}
 
 

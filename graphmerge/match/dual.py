@@ -7,6 +7,7 @@ between -1 and 1 and the descent still has one objective.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,11 +49,16 @@ class DualSimilarity:
         """Both objectives, each times its factor, summed."""
         return self._factors[0] * self._weights.objective + self._factors[1] * self._activations.objective
 
-    def within(self, site: Site) -> torch.Tensor:
-        """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
-        if site.name.startswith(_MARK):
-            return self._factors[1] * self._activations.within(_unmarked(site))
-        return self._factors[0] * self._weights.within(site)
+    def total(self, sites: Sequence[Site]) -> torch.Tensor:
+        """Similarity of unit i of a and unit j of b in each fibre, summed over sites: [fibre, i, j]."""
+        ours = tuple(s for s in sites if not s.name.startswith(_MARK))
+        theirs = tuple(_unmarked(s) for s in sites if s.name.startswith(_MARK))
+        parts = []
+        if ours:
+            parts.append(self._factors[0] * self._weights.total(ours))
+        if theirs:
+            parts.append(self._factors[1] * self._activations.total(theirs))
+        return functools.reduce(torch.add, parts)
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""

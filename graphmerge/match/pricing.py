@@ -29,8 +29,8 @@ COOLING = ((1.0, 3), (0.3, 3), (0.1, 3), (0.03, 6), (0.01, 6))
 WARM = 3
 """Temperatures that are passed before the first sparse problem."""
 
-BLOCK = 1 << 22
-"""Entries that are priced at once, in float64."""
+BLOCK = 1 << 18
+"""Entries that are priced at once, in float64: they stay in the cache of a core."""
 
 TRIES = 8
 """Sparse problems that are solved at one temperature."""
@@ -65,7 +65,7 @@ def assign_large(s: torch.Tensor) -> IntArray:
                 return columns
             if len(missing) > n and step + 1 < len(COOLING):
                 break
-            keys = torch.cat([keys, missing]).unique()
+            keys = _distinct(keys, missing)
     rest = torch.cat([block for _, block in _reduced(s, u, v)])
     return linear_sum_assignment(rest.cpu().numpy(), maximize=True)[1].astype(np.int64)
 
@@ -98,10 +98,13 @@ def _likely(s: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     some = torch.arange(0, n, max(1, n // 64), device=s.device)
     sample = (s[some] - v - u[some, None]).flatten()
     least = sample.kthvalue(max(1, sample.numel() - EDGES * len(some))).values
-    found = [torch.arange(n, device=s.device) * (n + 1)]
-    for k, block in _reduced(s, u, v):
-        found.append((block > least).flatten().nonzero()[:, 0] + k * n)
-    return torch.cat(found).unique()
+    likely = (s - v > (u + least)[:, None]).flatten().nonzero()[:, 0]
+    return _distinct(torch.arange(n, device=s.device) * (n + 1), likely)
+
+
+def _distinct(*keys: torch.Tensor) -> torch.Tensor:
+    found: torch.Tensor = torch.cat(keys).sort().values
+    return found[torch.cat([found[:1] >= 0, found[1:] != found[:-1]])]
 
 
 def _solve(
@@ -114,8 +117,8 @@ def _solve(
     """
     n = len(s)
     rows, columns = (x.cpu().numpy() for x in (keys // n, keys % n))
-    values = s.flatten()[keys].double() - v.double()[keys % n] - u.double()[keys // n]
-    values = values.cpu().numpy()
+    left = s.flatten()[keys].double() - v.double()[keys % n] - u.double()[keys // n]
+    values = left.cpu().numpy()
     spread = float(values.max() - values.min()) or 1.0
     costs = csr_matrix((values.max() + spread - values, (rows, columns)), shape=(n, n))
     chosen: IntArray = min_weight_full_bipartite_matching(costs)[1].astype(np.int64)
@@ -131,8 +134,8 @@ def _solve(
         if (raised <= prices + 1e-12 * spread).all():
             break
         prices = np.maximum(prices, raised)
-    offers, prices_ = (torch.from_numpy(x).to(s.device) for x in (own - prices[chosen], prices))
-    return chosen, offers, prices_
+    offers = torch.from_numpy(own - prices[chosen]).to(s.device)
+    return chosen, offers, torch.from_numpy(prices).to(s.device)
 
 
 def _paying(s: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

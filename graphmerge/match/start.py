@@ -12,6 +12,7 @@ groups placed before, and those that never move, entries are compared in order.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Set
 
 import numpy as np
@@ -43,20 +44,19 @@ def place_one(similarity: WeightSimilarity, plan: Plan, unknown: Set[int]) -> No
     """Move one group to where the bound says when nothing is known of the atoms ``unknown``."""
     structure = similarity.transform.structure
     known = set(structure.atoms) - unknown - {plan.atom}
-    total = sum(_similarity(similarity, site, plan.atom, known) for site in plan.sites)
-    assert isinstance(total, torch.Tensor)
+    plain = [s for s in plan.sites if not _is_open(structure, s, plan.atom, known)]
+    parts = [similarity.fresh(plain)] if plain else []
+    parts += [_bound(similarity, s, plan.atom, known) for s in plan.sites if not any(s is p for p in plain)]
+    total = functools.reduce(torch.add, parts)
     delta = structure.extend({plan.atom: assign(total).argsort(-1).cpu().numpy()})
     similarity.put(delta, {s.name for s in plan.sites})
 
 
-def _similarity(similarity: WeightSimilarity, site: Site, atom: int, known: Set[int]) -> torch.Tensor:
-    """The bound, which is the similarity itself where all else that moves the tensor is known."""
-    structure = similarity.transform.structure
+def _is_open(structure: Structure, site: Site, atom: int, known: Set[int]) -> bool:
+    """Something else that moves the tensor is not known; the similarity itself serves where all is."""
     free, inside = _free(structure, known), _free(structure, known | {atom})
     dims = enumerate(structure.labels[site.name])
-    if any(x is not None and ((inside if d in site.axes else free)[x] >= 0).any() for d, x in dims):
-        return _bound(similarity, site, atom, known)
-    return similarity.within(site)
+    return any(x is not None and bool(((inside if d in site.axes else free)[x] >= 0).any()) for d, x in dims)
 
 
 def _above(structure: Structure, atom: int) -> set[int]:

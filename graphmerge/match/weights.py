@@ -6,7 +6,7 @@ Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 (SOBL
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,99 +18,96 @@ from graphmerge.match.layout import Site
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import reorder
 
-CACHE_BYTES = 2 << 30
-"""Most memory for the similarities that one descent keeps, with their tensors; a fork counts for itself."""
+KEEP = 0.4
+"""Most memory for the similarities that one descent keeps, as a part of one model."""
+
+CHUNK = 1 / 16
+"""Tensors are moved and multiplied in parts of this size, as a part of one model, or of ``LEAST`` bytes."""
+
+LEAST = 1 << 24
 
 PART = 0.5
-"""Similarities are corrected, not computed anew, where at most this part of a dimension moved."""
+"""Similarities are corrected, not computed anew, where at most this part of their rows moved."""
+
+NARROW = 64
+"""Rows shorter than this are joined before they are multiplied."""
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A similarity matrix [fibre, i, j], and where b's units were, and its tensor, when it was computed."""
+    """A similarity matrix [fibre, i, j] summed over sites, and where b's units were when it was computed."""
 
+    sites: tuple[Site, ...]
     gram: torch.Tensor
     phi: IntArray
-    tensor: torch.Tensor
-
-    @property
-    def nbytes(self) -> int:
-        return self.gram.nbytes + self.tensor.nbytes
 
 
 class WeightSimilarity:
     """Inner products of the rows of model a and of model b moved by the current transform.
 
-    ``objective`` is sum_p <a_p, moved b_p> over all parameters that a group moves (float64). The
-    similarities of a site are kept; when they are asked for after its tensor has moved, they are
-    corrected by the part that did, which late in a descent is most of the work saved.
+    ``objective`` is sum_p <a_p, moved b_p> over all parameters that a group moves (float64). Model b
+    is moved part by part where it is read: no copy of it is held. The similarity of a group is kept;
+    when it is asked for after others have moved, it is corrected by the part that did, which late in
+    a descent is most of the work saved.
     """
 
     def __init__(
         self, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], transform: Transform
     ) -> None:
-        self._a = a
+        self._a, self._b = a, b
         self.transform = transform
-        self._moved = {name: transform.apply_to(name, t) for name, t in b.items()}
-        self._kept: dict[int, tuple[Site, Kept]] = {}
-        self._bytes = 0
+        size = sum(t.nbytes for t in a.values())
+        self._chunk, self._most = max(LEAST, CHUNK * size), KEEP * size
+        self._kept: dict[tuple[int, ...], Kept] = {}
         self.objective = self.measure()
 
     def measure(self) -> float:
         """The objective, computed anew."""
-        return sum(_inner(self._a[name], t) for name, t in self._moved.items())
+        return sum(self._inner(name, self.transform) for name in self._a)
 
-    def pair(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def pair(self, name: str) -> Pair:
         """A tensor of a, and that of b as it is moved now."""
-        return self._a[name], self._moved[name]
+        return self._a[name], self.transform.apply_to(name, self._b[name])
 
     def fork(self) -> WeightSimilarity:
         """A copy that moves on its own; tensors are shared, for none is ever changed in place."""
         other = copy.copy(self)
-        other._moved, other._kept = dict(self._moved), dict(self._kept)
+        other._kept = dict(self._kept)
         return other
 
-    def within(self, site: Site) -> torch.Tensor:
-        """Similarity of unit i of a and unit j of b in each fibre: [fibre, i, j]."""
-        now = self._moved[site.name]
-        _, kept = self._kept.pop(id(site), (site, None))
-        if kept is not None:
-            self._bytes -= kept.nbytes
-        gram = self._corrected(site, kept, now) if kept is not None else None
+    def total(self, sites: Sequence[Site]) -> torch.Tensor:
+        """Similarity of unit i of a and unit j of b in each fibre, summed over sites: [fibre, i, j]."""
+        key = tuple(map(id, sites))
+        kept = self._kept.pop(key, None)
+        gram = self._corrected(kept) if kept is not None else None
         if gram is None:
-            gram = _gram(site, self._a[site.name], now)
-        fresh = Kept(gram, self.transform.phi, now)
-        if self._bytes + fresh.nbytes <= CACHE_BYTES:
-            self._bytes += fresh.nbytes
-            self._kept[id(site)] = (site, fresh)
+            kept = None  # its memory is free before the new one is made
+            gram = self.fresh(sites)
+        if sum(k.gram.nbytes for k in self._kept.values()) + gram.nbytes <= self._most:
+            self._kept[key] = Kept(tuple(sites), gram, self.transform.phi)
         return gram
 
-    def _corrected(self, site: Site, kept: Kept, now: torch.Tensor) -> torch.Tensor | None:
-        """Kept similarities brought up to now; None where computing them anew is no dearer."""
-        if kept.tensor is now:
-            return kept.gram
-        sources = self.transform.structure.sources(site.name, self.transform.phi[np.argsort(kept.phi)])
-        gram, before = kept.gram, kept.tensor
-        if any(source.size != max(source.shape) for source in sources.values()):
-            return None
-        for dim in [d for d in sources if d in site.axes]:
-            units = _unit_order(site, sources[dim].ravel())
-            if units is None:
-                return None
-            columns = torch.from_numpy(units).to(gram.device).expand_as(gram)
-            gram = gram.gather(-1, columns)  # many times faster than index_select along a last dimension
-            before = reorder(before, {dim: sources.pop(dim)})
-        if not sources:
-            return gram
-        if len(sources) > 1:
-            return None
-        ((dim, source),) = sources.items()
-        changed = np.flatnonzero(source.ravel() != np.arange(source.size))
-        if len(changed) > PART * source.size:
-            return None
-        index = torch.from_numpy(changed).to(now.device)
-        part, a = (x.index_select(dim, index) for x in (now, self._a[site.name]))
-        return gram + _gram(site, a, part - before.index_select(dim, index))
+    def fresh(self, sites: Sequence[Site]) -> torch.Tensor:
+        """``total`` computed from all parameters of the sites, and not kept."""
+        dtype = self._a[sites[0].name].dtype
+        for site in sites:
+            dtype = torch.promote_types(dtype, self._a[site.name].dtype)
+        fibres, units, _ = sites[0].rows.shape
+        gram = torch.zeros(fibres, units, units, dtype=dtype, device=self._a[sites[0].name].device)
+        short: list[Pair] = []
+        for site in sites:
+            for part in self._parts(site.name, _widest(site, self._a[site.name]), self.transform):
+                a, b = (rows(site, x).flatten(2).to(dtype) for x in part)
+                if a.shape[-1] < NARROW:
+                    short.append((a, b))
+                else:
+                    gram.baddbmm_(a, b.mT)
+        if short:
+            a, b = (torch.cat([pair[k] for pair in short], -1) for k in (0, 1))
+            gram.baddbmm_(a, b.mT)
+        return gram
 
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
@@ -131,32 +128,111 @@ class WeightSimilarity:
 
     def put(self, delta: IntArray, names: set[str]) -> None:
         """Move ``names`` further by ``delta``, whatever that does to the objective."""
-        self._adopt(delta, self._reordered(delta, names))
+        self._adopt(delta, self._gain(delta, names))
 
     def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool:
         """Move ``names`` further by ``delta`` if the objective rises by more than ``least``.
 
         ``gain`` is the rise where the caller knows it; it is measured otherwise.
         """
-        if gain is not None and gain <= least:
-            return False
-        moved = self._reordered(delta, names)
-        if (self._gain(moved) if gain is None else gain) <= least:
-            return False
-        self._adopt(delta, moved, gain)
-        return True
+        rise = self._gain(delta, names) if gain is None else gain
+        if rise > least:
+            self._adopt(delta, rise)
+        return rise > least
 
-    def _reordered(self, delta: IntArray, names: set[str]) -> dict[str, torch.Tensor]:
-        structure = self.transform.structure
-        return {n: reorder(self._moved[n], structure.sources(n, delta)) for n in names}
-
-    def _gain(self, moved: Mapping[str, torch.Tensor]) -> float:
-        return sum(_inner(self._a[n], t) - _inner(self._a[n], self._moved[n]) for n, t in moved.items())
-
-    def _adopt(self, delta: IntArray, moved: Mapping[str, torch.Tensor], gain: float | None = None) -> None:
-        self.objective += self._gain(moved) if gain is None else gain
-        self._moved.update(moved)
+    def _adopt(self, delta: IntArray, gain: float) -> None:
+        self.objective += gain
         self.transform = replace(self.transform, phi=delta[self.transform.phi])
+
+    def _gain(self, delta: IntArray, names: set[str]) -> float:
+        after = replace(self.transform, phi=delta[self.transform.phi])
+        return sum(self._inner(n, after) - self._inner(n, self.transform) for n in names)
+
+    def _inner(self, name: str, transform: Transform) -> float:
+        """Inner product of a tensor of a with that of b moved by ``transform`` (float64)."""
+        found = 0.0
+        for a, b in self._parts(name, 0 if self._a[name].ndim else None, transform):
+            found += float((a * b).sum(dtype=torch.float64))
+        return found
+
+    def _parts(self, name: str, dim: int | None, transform: Transform) -> Iterator[Pair]:
+        """A tensor of a and the moved one of b, in parts along one dimension (None: whole)."""
+        a = self._a[name]
+        count = int(np.ceil(a.nbytes / self._chunk))
+        if dim is None or count <= 1:
+            yield a, transform.apply_to(name, self._b[name])
+            return
+        for places in np.array_split(np.arange(a.shape[dim]), min(count, a.shape[dim])):
+            yield a.narrow(dim, int(places[0]), len(places)), self._part(name, dim, places, transform)
+
+    def _part(self, name: str, dim: int, places: IntArray, transform: Transform) -> torch.Tensor:
+        """Some places along one dimension of the moved tensor of b."""
+        sources, t = transform.sources(name), self._b[name]
+        if not _is_flat(sources):
+            return reorder(t, sources).index_select(dim, torch.from_numpy(places).to(t.device))
+        here = sources.get(dim, np.arange(t.shape[dim])).ravel()[places]
+        t = t.index_select(dim, torch.from_numpy(here).to(t.device))
+        return reorder(t, {d: s for d, s in sources.items() if d != dim})
+
+    def _corrected(self, kept: Kept) -> torch.Tensor | None:
+        """Kept similarities brought up to now; None where computing them anew is no dearer."""
+        phi = self.transform.phi
+        if np.array_equal(kept.phi, phi):
+            return kept.gram
+        found = self._changes(kept, phi[np.argsort(kept.phi)])
+        if found is None:
+            return None
+        units, changes = found
+        gram = kept.gram
+        if not np.array_equal(units, np.arange(len(units))):
+            columns = torch.from_numpy(units).to(gram.device).expand_as(gram)
+            gram = gram.gather(-1, columns)  # many times faster than index_select along a last dimension
+        elif changes:
+            gram = gram.clone()  # forks share it
+        for site, dim, source in changes:
+            changed = np.flatnonzero(source != np.arange(len(source)))
+            a = self._a[site.name].index_select(dim, torch.from_numpy(changed).to(gram.device))
+            b = self._part(site.name, dim, changed, self.transform)
+            b = b - self._part(site.name, dim, np.argsort(source)[changed], self.transform)
+            left, right = (rows(site, x).flatten(2).to(gram.dtype) for x in (a, b))
+            gram.baddbmm_(left, right.mT)
+        return gram
+
+    def _changes(
+        self, kept: Kept, delta: IntArray
+    ) -> tuple[IntArray, list[tuple[Site, int, IntArray]]] | None:
+        """What ``delta`` does to the sites: the order of their units, and what moved along other dimensions.
+
+        None where sites differ in the order of units, or more moved than is worth correcting.
+        """
+        orders, changes, work, whole = [], [], 0.0, 0
+        for site in kept.sites:
+            sources = self.transform.structure.sources(site.name, delta)
+            if not _is_flat(sources):
+                return None
+            own = [sources.pop(d).ravel() for d in site.axes if d in sources]
+            orders.append(_unit_order(site, own[0]) if own else np.arange(site.rows.shape[1]))
+            if orders[-1] is None or len(sources) > 1 or not np.array_equal(orders[-1], orders[0]):
+                return None
+            size = self._a[site.name].numel()
+            whole += size
+            for dim, source in sources.items():
+                flat = source.ravel()
+                changes.append((site, dim, flat))
+                work += size * float((flat != np.arange(len(flat))).mean())
+        assert orders[0] is not None
+        return (orders[0], changes) if work <= PART * whole else None
+
+
+def _is_flat(sources: Mapping[int, IntArray]) -> bool:
+    """No dimension is ordered otherwise at other places of the tensor."""
+    return all(s.size == max(s.shape) for s in sources.values())
+
+
+def _widest(site: Site, t: torch.Tensor) -> int | None:
+    """The longest dimension that is not part of the row numbers."""
+    rest = [d for d in range(t.ndim) if d not in site.axes]
+    return max(rest, key=lambda d: t.shape[d], default=None)
 
 
 def _unit_order(site: Site, source: IntArray) -> IntArray | None:
@@ -170,12 +246,6 @@ def _unit_order(site: Site, source: IntArray) -> IntArray | None:
     return units if (units >= 0).all() and (source[table] == table[units]).all() else None
 
 
-def _gram(site: Site, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Inner products [fibre, i, j] of the rows of unit i of ``a`` and unit j of ``b``."""
-    left, right = (rows(site, x).flatten(2) for x in (a, b))
-    return left @ right.transpose(1, 2)
-
-
 def rows(site: Site, t: torch.Tensor) -> torch.Tensor:
     """Rows of a tensor as [.., .., role, rest] in the shape of ``site.rows``."""
     matrix = site.matrix(t)
@@ -183,7 +253,3 @@ def rows(site: Site, t: torch.Tensor) -> torch.Tensor:
     if index.numel() == len(matrix) and bool((index[1:] > index[:-1]).all()):
         return matrix.reshape(*site.rows.shape, -1)
     return matrix.index_select(0, index).reshape(*site.rows.shape, -1)
-
-
-def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a * b).sum(dtype=torch.float64))

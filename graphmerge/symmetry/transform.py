@@ -59,6 +59,10 @@ class Transform:
         stacks = {n: t for n, t in self.structure.gather(parts).items() if n in self.structure.stacks}
         return self.structure.spread({n: self.apply_to(n, t) for n, t in stacks.items()})
 
+    def sources(self, name: str) -> dict[int, IntArray]:
+        """For each dimension of a tensor that moves, where its places are filled from (see ``Structure``)."""
+        return dict(self._sources(self.names.get(name, name)))
+
     def apply_to(self, name: str, t: torch.Tensor, skip: int | None = None) -> torch.Tensor:
         """Move the units of one tensor, all dimensions but ``skip``."""
         sources = self._sources(self.names.get(name, name))
