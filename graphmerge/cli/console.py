@@ -82,5 +82,5 @@ def exit_codes(debug: bool) -> Iterator[None]:
         _refuse("out of memory; try a smaller batch (--input), or --device cpu")
         raise SystemExit(5) from error
     except KeyboardInterrupt as error:
-        _refuse("interrupted; nothing was written")
+        _refuse(str(error) or "interrupted; nothing was written")
         raise SystemExit(INTERRUPTED) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,7 @@ from graphmerge.cli.spec import parse_options
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import save_descent_plot
 from graphmerge.match import METHODS as MATCHING
-from graphmerge.match import load_alignment
+from graphmerge.match import MatchingInterrupted, load_alignment
 from graphmerge.match import match as match_models
 from graphmerge.match.methods import described
 from graphmerge.match.methods import settings as check_settings
@@ -58,6 +60,19 @@ def tables() -> str:
     return f"{methods_table()}\n\n{repairs_table()}"
 
 
+@contextmanager
+def _kept_on_interrupt(target: str) -> Iterator[None]:
+    """Ctrl-C: what matching had reached is written beside the target, and the message says how to go on."""
+    try:
+        yield
+    except MatchingInterrupted as stop:
+        partial = Path(target).with_suffix(".partial.safetensors")
+        stop.alignment.save(partial)
+        raise KeyboardInterrupt(
+            f"interrupted; what was reached is in {partial}: add --start {partial} to go on from there"
+        ) from stop
+
+
 def match(
     a: First,
     b: Second,
@@ -76,6 +91,7 @@ def match(
         str | None, typer.Option("--plot", help="Also draw the descent: a file .svg, .png or .pdf.")
     ] = None,
     freeze: options.Freeze = None,
+    cache: options.Cache = None,
     force: options.Force = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -96,11 +112,13 @@ def match(
         _require_data(method, data)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
         states = [load_weights(module, path, talk.say).state for path in (a, b)]
-        graph, _ = prove(trace(module, args, kwargs, freeze=freeze or ()), module, seed, talk.say, talk.tick)
-        found = match_models(
-            graph, states[0], states[1], method, load_data(data) if data else None, seed,
-            start=load_alignment(start, graph) if start else None, progress=talk.tick, **given,
-        )  # fmt: skip
+        traced = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
+        graph, _ = prove(traced, module, seed, talk.say, talk.tick)
+        with _kept_on_interrupt(target):
+            found = match_models(
+                graph, states[0], states[1], method, load_data(data) if data else None, seed,
+                start=load_alignment(start, graph) if start else None, progress=talk.tick, **given,
+            )  # fmt: skip
         found.save(target)
         if plot:
             save_descent_plot(found, plot)

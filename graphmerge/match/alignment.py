@@ -101,6 +101,14 @@ class Alignment:
         save_checkpoint(path, tensors, self.to_json())
 
 
+class MatchingInterrupted(KeyboardInterrupt):
+    """Ctrl-C while matching; ``alignment`` is what had been reached, to go on from (``match(start=...)``)."""
+
+    def __init__(self, alignment: Alignment) -> None:
+        super().__init__("matching was interrupted")
+        self.alignment = alignment
+
+
 def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
     """Read a saved alignment of the same architecture; InputError where it does not fit the graph."""
     saved = read_metadata(path)

@@ -26,7 +26,7 @@ from graphmerge.match.layout import Plan, plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place
 from graphmerge.match.task import Found, Task
-from graphmerge.match.weights import WeightSimilarity
+from graphmerge.match.weights import WeightSimilarity, sketch
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
 
@@ -51,15 +51,18 @@ def match_weights(task: Task) -> Found:
             placed = place(trial, work)
         if placed.objective > start:  # models that share their training are already in place
             similarity, steps = trial, [placed]
-    with task.stage("descent"):
-        found, converged = descend(similarity, work, task.seed, progress=task.progress)
-    steps += found
-    reached = [similarity.objective]
-    similarity, converged = _restarted(task, similarity, work, bound, steps, reached, converged)
-    similarity.objective = similarity.measure()  # without the rounding of a sum of gains
+            task.keep(similarity.transform, similarity.objective)
+    reached, converged = [similarity.objective], True
+    if not _perfect(similarity, bound):
+        similarity, converged = _descended(task, similarity, work, bound, steps, reached)
+        similarity.objective = similarity.measure()  # without the rounding of a sum of gains
     with task.stage("certificate"):
-        certificate = gaps(similarity, work)
-        notes = {"bound": bound, "ambiguous": ambiguous(similarity, work)}
+        if _perfect(similarity, bound):  # the models are the same but for their order
+            certificate = dict.fromkeys(work, max(0.0, bound - similarity.objective))
+            alike = ambiguous(lambda sites: sketch(a, sites), work)
+        else:
+            certificate, alike = gaps(similarity, work), ambiguous(similarity.total, work)
+        notes = {"bound": bound, "ambiguous": alike}
     return Found(
         similarity.transform,
         similarity.objective,
@@ -72,23 +75,36 @@ def match_weights(task: Task) -> Found:
     )
 
 
-def _restarted(
-    task: Task, similarity: WeightSimilarity, work: Plans, bound: float, steps: list[Step],
-    reached: list[float], converged: bool,
-) -> tuple[WeightSimilarity, bool]:  # fmt: skip
-    """Rounds of restarts until they are used up, or the time is, or nothing is gained."""
+def _perfect(similarity: WeightSimilarity, bound: float) -> bool:
+    """No order of any units can gain anything."""
+    return similarity.objective >= bound * (1 - PERFECT) > 0
+
+
+def _descended(
+    task: Task,
+    similarity: WeightSimilarity,
+    work: Plans,
+    bound: float,
+    steps: list[Step],
+    reached: list[float],
+) -> tuple[WeightSimilarity, bool]:
+    """One descent, then rounds of restarts until they are used up, or the time is, or nothing is gained."""
+    with task.stage("descent"):
+        found, converged = descend(similarity, work, task.seed, progress=task.progress, keep=task.keep)
+    steps += found
+    reached[:] = [similarity.objective]
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
     for _ in range(task.options["restarts"] - 1):
-        if reached[-1] >= bound * (1 - PERFECT):
+        if _perfect(similarity, bound):
             break
         sweep = steps[-1].sweep + 1 if steps else 0
         with task.stage("restarts"):
-            similarity, found = refine(similarity, work, sweep, task.progress, deadline)
+            similarity, found = refine(similarity, work, sweep, task.progress, deadline, task.keep)
         if not found:
             break
         with task.stage("descent"):
             more, converged = descend(
-                similarity, work, task.seed, first_sweep=sweep + 1, progress=task.progress
+                similarity, work, task.seed, first_sweep=sweep + 1, progress=task.progress, keep=task.keep
             )
         steps += [*found, *more]
         reached.append(similarity.objective)
@@ -129,7 +145,7 @@ def match_activations(task: Task) -> Found:
     similarity = ActivationSimilarity(seen.structure, seen.correlations, begin)
     start = similarity.objective
     with task.stage("descent"):
-        steps, converged = descend(similarity, seen.plans, task.seed, progress=task.progress)
+        steps, converged = descend(similarity, seen.plans, task.seed, progress=task.progress, keep=task.keep)
     with task.stage("certificate"):
         certificate = gaps(similarity, seen.plans)
     transform, reached = same_frame(task.graph, similarity.transform), (similarity.objective,)

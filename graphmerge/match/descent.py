@@ -11,7 +11,7 @@ hidden units of an LSTM), where the assignment sees just a linearisation.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import Step
 from graphmerge.match.assign import assign, gap
 from graphmerge.match.layout import Plan, Site, owners
+from graphmerge.match.task import Keep, forget
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import Structure
@@ -61,10 +62,11 @@ def descend(
     max_sweeps: int = 100,
     first_sweep: int = 0,
     progress: Progress = silent,
+    keep: Keep = forget,
 ) -> tuple[list[Step], bool]:
     """Sweep over the groups, in an order drawn anew each time, until none of them moves.
 
-    Returns the accepted steps and whether the sweeps converged.
+    Returns the accepted steps and whether the sweeps converged; ``keep`` is told of each step.
     """
     rng = np.random.default_rng(seed)
     touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
@@ -78,6 +80,7 @@ def descend(
             moved = improve(similarity, plans[group], touched[group])
             if moved:
                 steps.append(Step(sweep, str(group), moved, similarity.objective))
+                keep(similarity.transform, similarity.objective)
                 stale |= {g for g, names in touched.items() if g != group and names & touched[group]}
             progress(f"matching: sweep {sweep + 1}, {group}, objective {similarity.objective:.4f}")
     return steps, not stale
@@ -98,11 +101,13 @@ def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
     return 0
 
 
-def ambiguous(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, int]:
+def ambiguous(
+    similarity: Callable[[Sequence[Site]], torch.Tensor], plans: Mapping[str, Plan]
+) -> dict[str, int]:
     """For each group how many units could change places with another at no loss (dead, or duplicates)."""
     found = {}
     for group, plan in plans.items():
-        total = similarity.total(plan.sites)
+        total = similarity(plan.sites)
         own = total.diagonal(dim1=-2, dim2=-1)
         loss = own[..., :, None] + own[..., None, :] - total - total.mT
         scale = own.abs()[..., :, None] + own.abs()[..., None, :]

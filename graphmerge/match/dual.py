@@ -159,7 +159,7 @@ def _prepared(task: Task, seen: Features) -> Callable[[float], Found]:
         similarity = DualSimilarity(weights.fork(), activations.fork(), factors)
         start = similarity.objective
         with task.stage("descent"):
-            steps, converged = descend(similarity, work, task.seed, progress=task.progress)
+            steps, converged = descend(similarity, work, task.seed, progress=task.progress, keep=task.keep)
         with task.stage("certificate"):
             certificate = gaps(similarity, work)
         transform, reached = same_frame(task.graph, similarity.transform), similarity.objective

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from graphmerge.errors import InputError, UsageError
-from graphmerge.match.alignment import Alignment
+from graphmerge.match.activations import same_frame
+from graphmerge.match.alignment import Alignment, MatchingInterrupted
 from graphmerge.match.data import check_data
 from graphmerge.match.methods import method_of, settings
 from graphmerge.match.objective import Loss, cross_entropy
@@ -43,7 +44,8 @@ def match(
     from the outputs of a batch and its targets to a scalar.
 
     Raises UsageError for an unknown method or option, or missing data, InputError where the state
-    dicts do not fit the traced model or hold NaN or infinity, TraceError where a module has another graph.
+    dicts do not fit the traced model or hold NaN or infinity, TraceError where a module has another graph,
+    MatchingInterrupted (a KeyboardInterrupt) with what had been reached when it is interrupted.
     """
     chosen, given = method_of(method), settings(method, options)
     if chosen.lacks(data, given):
@@ -64,11 +66,25 @@ def match(
     task = Task(
         graph, first, second, (state_of(a), state_of(b)), given, data, seed, begin, loss, progress
     )  # fmt: skip
-    found = chosen.run(task)
+    try:
+        found = chosen.run(task)
+    except KeyboardInterrupt as stop:
+        if not task.reached:
+            raise
+        raise MatchingInterrupted(_unfinished(task, method, time.perf_counter() - since)) from stop
     return Alignment(
         found.transform, method, found.objective, found.start, found.history,
         time.perf_counter() - since, seed, found.converged, found.restarts, found.notes,
         task.seconds, given, found.gaps,
+    )  # fmt: skip
+
+
+def _unfinished(task: Task, method: str, seconds: float) -> Alignment:
+    """What a method had reached when it was interrupted."""
+    transform, objective = task.reached[-1]
+    return Alignment(
+        same_frame(task.graph, transform), method, objective, objective, (), seconds, task.seed, False,
+        stages=task.seconds, options=task.options,
     )  # fmt: skip
 
 

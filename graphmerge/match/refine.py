@@ -16,6 +16,7 @@ from graphmerge.match.alignment import Step
 from graphmerge.match.descent import RISE, improve
 from graphmerge.match.layout import Plan
 from graphmerge.match.start import place_one
+from graphmerge.match.task import Keep, forget
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.progress import Progress, silent
 
@@ -34,6 +35,7 @@ def refine(
     sweep: int,
     progress: Progress = silent,
     deadline: float = math.inf,
+    keep: Keep = forget,
 ) -> tuple[WeightSimilarity, list[Step]]:
     """Restart every pair of neighbouring groups once; what is reached, and the steps that were kept.
 
@@ -53,6 +55,7 @@ def refine(
             moved = int((trial.transform.phi != similarity.transform.phi).sum())
             similarity = trial
             steps.append(Step(sweep, f"{group}, {other}", moved, similarity.objective))
+            keep(similarity.transform, similarity.objective)
         progress(f"matching: restart {n} of {len(pairs)} pairs, objective {similarity.objective:.4f}")
     return similarity, steps
 

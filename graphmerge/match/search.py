@@ -77,6 +77,7 @@ class Record:
             moved = int((transform.phi != self.best.phi).sum())
             self.best, self.objective = transform, value
             self.steps.append(Step(step, "all groups", moved, value))
+            self.task.keep(transform, value)
         return value
 
     def found(self, **notes: Any) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,13 @@ from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State
 
+Keep = Callable[[Transform, float], None]
+"""Called with every transform that is better than the last, and its objective."""
+
+
+def forget(_: Transform, __: float) -> None:
+    """Keep nothing."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -21,7 +28,8 @@ class Task:
 
     ``a`` and ``b`` hold the parameters that groups move, each in the same dtype in both (float32 or
     wider), ``states`` the whole state dicts. ``start`` is where to begin (None: the method's own
-    choice). ``options`` are those of the method, all of them. ``seconds`` is filled stage by stage.
+    choice). ``options`` are those of the method, all of them. ``seconds`` is filled stage by stage,
+    ``reached`` holds the last transform that was kept.
     """
 
     graph: ModelGraph
@@ -35,6 +43,11 @@ class Task:
     loss: Loss = cross_entropy
     progress: Progress = silent
     seconds: dict[str, float] = field(default_factory=dict)
+    reached: list[tuple[Transform, float]] = field(default_factory=list)
+
+    def keep(self, transform: Transform, objective: float) -> None:
+        """Remember what has been reached, for whoever interrupts the method."""
+        self.reached[:] = [(transform, objective)]
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

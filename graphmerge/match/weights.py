@@ -205,22 +205,24 @@ class WeightSimilarity:
 
         None where sites differ in the order of units, or more moved than is worth correcting.
         """
-        orders, changes, work, whole = [], [], 0.0, 0
+        orders: list[IntArray] = []
+        changes: list[tuple[Site, int, IntArray]] = []
+        work, whole = 0.0, 0
         for site in kept.sites:
             sources = self.transform.structure.sources(site.name, delta)
             if not _is_flat(sources):
                 return None
             own = [sources.pop(d).ravel() for d in site.axes if d in sources]
-            orders.append(_unit_order(site, own[0]) if own else np.arange(site.rows.shape[1]))
-            if orders[-1] is None or len(sources) > 1 or not np.array_equal(orders[-1], orders[0]):
+            order = _unit_order(site, own[0]) if own else np.arange(site.rows.shape[1])
+            if order is None or len(sources) > 1 or not all(np.array_equal(order, x) for x in orders[:1]):
                 return None
+            orders.append(order)
             size = self._a[site.name].numel()
             whole += size
             for dim, source in sources.items():
                 flat = source.ravel()
                 changes.append((site, dim, flat))
                 work += size * float((flat != np.arange(len(flat))).mean())
-        assert orders[0] is not None
         return (orders[0], changes) if work <= PART * whole else None
 
 
@@ -233,6 +235,22 @@ def _widest(site: Site, t: torch.Tensor) -> int | None:
     """The longest dimension that is not part of the row numbers."""
     rest = [d for d in range(t.ndim) if d not in site.axes]
     return max(rest, key=lambda d: t.shape[d], default=None)
+
+
+def sketch(a: Mapping[str, torch.Tensor], sites: Sequence[Site]) -> torch.Tensor:
+    """Similarity [fibre, i, j] of the units of a model with each other, estimated by random projection.
+
+    Exact enough to tell twins, at a fraction of the work: units as [fibre, unit, ``NARROW``], each entry a
+    random combination of all parameters (Johnson and Lindenstrauss 1984).
+    """
+    generator = torch.Generator().manual_seed(0)
+    total = None
+    for site in sites:
+        left = rows(site, a[site.name]).flatten(2)
+        mix = torch.randn(left.shape[-1], NARROW, generator=generator, dtype=left.dtype).to(left.device)
+        total = left @ mix if total is None else total + left @ mix
+    assert total is not None, "a plan has sites"
+    return total @ total.mT
 
 
 def _unit_order(site: Site, source: IntArray) -> IntArray | None:

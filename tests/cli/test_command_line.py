@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from typed import MERGE, MODEL, Run, fingerprint, text
 from typer.testing import CliRunner
 
+import graphmerge as gm
 from graphmerge.cli import console
 from graphmerge.cli.app import app
+from graphmerge.files import read_metadata
 
 cli_app = importlib.import_module("graphmerge.cli.app")
 
@@ -207,14 +213,13 @@ def test_match_draws_its_descent_and_goes_on_from_an_alignment(run: Run, tmp_pat
     assert not (tmp_path / "four.safetensors").exists()
 
 
-def test_an_interrupted_match_leaves_nothing(
+def test_a_match_interrupted_before_anything_is_found_leaves_nothing(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(_: object, text: str) -> None:
-        if text.startswith("matching: sweep"):
-            raise KeyboardInterrupt
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("graphmerge.cli.console.Talk.tick", interrupted)
+    monkeypatch.setattr("graphmerge.match.coordinate.place", interrupted)
     before = set(tmp_path.iterdir())
     result = run(
         "match", "a.safetensors", "b.safetensors", *MODEL, "--out", "x.safetensors", "--plot", "x.svg"
@@ -254,3 +259,25 @@ def test_colours_are_off_where_they_are_not_wanted(
     assert run(*words, "merge", "a.safetensors", "b.safetensors").exit_code == 2
     red = "\x1b[1;31m" in terminal.file.getvalue()  # type: ignore[attr-defined]
     assert red == (said == "nothing")
+
+
+def test_ctrl_c_in_a_long_match_keeps_what_was_reached_and_start_goes_on(run: Run, tmp_path: Path) -> None:
+    words = ["match", "a.safetensors", "b.safetensors", *MODEL, "--out", "x.safetensors"]
+    words += ["--method", "annealing", "--data", "tinynet:batches"]
+    endless = [sys.executable, "-m", "graphmerge", *words, "--option", f"steps={10**9}"]
+    environment = {**os.environ, "PYTHONPATH": f"{Path(gm.__file__).parents[1]}{os.pathsep}{tmp_path}"}
+    process = subprocess.Popen(
+        endless, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    seen = next(line for line in process.stderr if "matching: step" in line)
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, seen + rest
+    assert "add --start x.partial.safetensors" in rest
+    assert not (tmp_path / "x.safetensors").exists()
+    reached = read_metadata(tmp_path / "x.partial.safetensors")
+    assert not reached["converged"]
+    on = run(*words, "--option", "steps=5", "--start", "x.partial.safetensors", "--json")
+    assert json.loads(on.stdout)["objective"] >= reached["objective"] - 1e-6
+    assert (tmp_path / "x.safetensors").exists()
