@@ -219,7 +219,7 @@ def test_a_match_interrupted_before_anything_is_found_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graphmerge.match.coordinate.place", interrupted)
+    monkeypatch.setattr(sys.modules["graphmerge.match.coordinate"], "place", interrupted)
     before = set(tmp_path.iterdir())
     result = run(
         "match", "a.safetensors", "b.safetensors", *MODEL, "--out", "x.safetensors", "--plot", "x.svg"
