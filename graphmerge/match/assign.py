@@ -24,8 +24,14 @@ LARGE = 512
 DEAD = 0.05
 """Rows of zeros, as a part of all, beyond which a matrix is solved as it is: ties price badly."""
 
-WORK = 1 << 27
-"""Entries read in search of a certificate: 128 rounds at 1024 units, of which a few dozen are usual."""
+BLOCK = 1 << 18
+"""Entries that are read at once, in float64."""
+
+ROUNDING = 1e-15
+"""Rise of a potential, relative to the largest similarity of a pair, that is none."""
+
+WORK = 1 << 29
+"""Entries read in search of a certificate: 128 rounds at 2048 units, of which a few dozen are usual."""
 
 
 def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
@@ -70,13 +76,18 @@ def gap(similarity: torch.Tensor) -> torch.Tensor:
     longest paths, Bellman and Ford); when that many, or ``WORK``, are used up the bound is what it is.
     """
     own = similarity.diagonal(dim1=-2, dim2=-1).double()
-    v = torch.zeros_like(own)
-    excess = similarity - own.to(similarity.dtype)[..., :, None]
     n = own.shape[-1]
+    blocks = range(0, n, max(1, BLOCK * n // max(1, similarity.numel())))
+    step = blocks.step
+    v = torch.zeros_like(own)
     for _ in range(min(n, max(1, WORK // max(1, similarity.numel())))):
-        risen = torch.maximum(v, (excess + v[..., :, None]).amax(-2))
-        if torch.equal(risen, v):
+        risen = v
+        for k in blocks:
+            rows = slice(k, k + step)
+            offers = similarity[..., rows, :] + (v - own)[..., rows, None]
+            risen = torch.maximum(risen, offers.amax(-2))
+        if bool((risen <= v + ROUNDING * own.abs().amax()).all()):
             break
         v = risen
-    u = (similarity - v[..., None, :]).amax(-1)
+    u = torch.cat([(similarity[..., k : k + step, :] - v[..., None, :]).amax(-1) for k in blocks], -1)
     return ((u - own) + v).sum(-1).clamp_min(0)

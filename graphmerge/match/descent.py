@@ -30,6 +30,9 @@ RISE = 1e-8
 """Smallest relative rise of the objective that counts, above the rounding of float32 sums."""
 
 
+BLOCK = 256
+"""Rows that are compared with all others at once."""
+
 TIE = 1e-6
 """Relative change of the objective at which two units count as exchangeable."""
 
@@ -107,15 +110,20 @@ def ambiguous(
     """For each group how many units could change places with another at no loss (dead, or duplicates)."""
     found = {}
     for group, plan in plans.items():
-        total = similarity(plan.sites)
-        own = total.diagonal(dim1=-2, dim2=-1)
-        loss = own[..., :, None] + own[..., None, :] - total - total.mT
-        scale = own.abs()[..., :, None] + own.abs()[..., None, :]
-        twins = loss.abs() <= TIE * scale
-        twins.diagonal(dim1=-2, dim2=-1).fill_(False)
-        if count := int(twins.any(-1).sum()):
+        if count := _twins(similarity(plan.sites)):
             found[group] = count
     return found
+
+
+def _twins(total: torch.Tensor) -> int:
+    """How many units [fibre, i, j] could change places with another; in blocks of rows, to save memory."""
+    own = total.diagonal(dim1=-2, dim2=-1)
+    count = 0
+    for rows in torch.arange(total.shape[-1], device=total.device).split(BLOCK):
+        loss = own[:, rows, None] + own[:, None, :] - total[:, rows] - total[:, :, rows].mT
+        twins = loss.abs_() <= TIE * (own.abs()[:, rows, None] + own.abs()[:, None, :])
+        count += int((twins.sum(-1) > 1).sum())  # each is its own twin
+    return count
 
 
 def gaps(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, float]:
