@@ -1,13 +1,9 @@
-"""Measure speed: tracing a 7B-parameter model, matching ResNet50, recovering a planted symmetry.
+"""Measure the speed of tracing and inference (that of matching: ``tools/bench_matching.py``).
 
-    python tools/bench.py [--only llama deep resnet50 planted] [--threads 2] [--repeats 3]
+    python tools/bench.py [--only llama deep] [--threads 2] [--repeats 3]
 
 ``llama``: tracing and inference of a model of Llama-7B's shape on the meta device, in a process of its own.
 ``deep``: inference after tracing of a Llama-shaped model with 50 and with 100 layers.
-``resnet50``: weight matching of two random initialisations to convergence, by one descent and with the
-restarts of pairs that are the default, against plain coordinate descent (Git Re-Basin as published: one
-full matrix product per tensor of a group in every sweep) in the same process.
-``planted``: weight matching of ResNet50 with a randomly permuted copy.
 """
 
 from __future__ import annotations
@@ -20,13 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
+from sections import write_section
 
 import graphmerge as gm
 from graphmerge.symmetry.graph import infer
@@ -34,7 +28,6 @@ from graphmerge.trace import export_program
 from models_zoo.architectures.vision import torchvision_models
 
 Row = tuple[str, str, str, str]
-State = dict[str, torch.Tensor]
 
 LLAMA_7B = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -101,103 +94,7 @@ def deep(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def rows_of(t: torch.Tensor, dim: int) -> torch.Tensor:
-    """A tensor as [units along ``dim``, everything else]."""
-    return t.transpose(0, dim).reshape(t.shape[dim], -1)
-
-
-def plain_descent(graph: gm.ModelGraph, a: State, b: State, seed: int) -> tuple[float, float]:
-    """Git Re-Basin's weight matching as published, for plain groups; seconds and objective."""
-    start = time.perf_counter()
-    a, moved = {n: a[n].detach() for n in graph.structure.labels}, {n: b[n] for n in graph.structure.labels}
-    buffers = {n for n, _ in graph.model.named_buffers()}
-    rng = np.random.default_rng(seed)
-    better = True
-    while better:
-        better = False
-        for k in rng.permutation(len(graph.groups)):
-            group = graph.groups[k]
-            members = [(n, d) for n, d in group.members if n not in buffers]
-            total = sum((rows_of(a[n], d) @ rows_of(moved[n], d).T for n, d in members), torch.zeros(()))
-            columns = torch.from_numpy(linear_sum_assignment(total.numpy(), maximize=True)[1])
-            gain = total.gather(1, columns[:, None]).double().sum() - total.diagonal().double().sum()
-            if gain > 1e-8 * total.diagonal().double().abs().sum():
-                better = True
-                for n, d in group.members:
-                    moved[n] = moved[n].index_select(d, columns)
-    objective = sum(float((a[n].double() * moved[n].double()).sum()) for n in a if n not in buffers)
-    return time.perf_counter() - start, objective
-
-
-def resnets() -> tuple[gm.ModelGraph, State, State]:
-    """The graph of ResNet50 and two random initialisations."""
-    models = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        models.append(torchvision_models().resnet50().eval())
-    states = [{n: t.detach() for n, t in m.state_dict().items()} for m in models]
-    return gm.trace(models[0], (torch.randn(2, 3, 64, 64),)), states[0], states[1]
-
-
-def resnet50(options: argparse.Namespace) -> list[Row]:
-    """Both ways of matching, in turn, in this process."""
-    graph, a, b = resnets()
-    found: dict[str, list[float]] = defaultdict(list)
-    for seed in range(options.repeats):
-        seconds, objective = plain_descent(graph, a, b, seed)
-        found["plain"].append(seconds)
-        found["plain objective"].append(objective)
-        for starts in (1, 2):
-            alignment = gm.match(graph, a, b, seed=seed, restarts=starts)
-            assert alignment.converged
-            found[f"{starts}"].append(alignment.seconds)
-            found[f"{starts} objective"].append(alignment.objective)
-            found[f"{starts} faster"].append(seconds / alignment.seconds)
-            found[f"{starts} ratio"].append(alignment.objective / objective)
-    m = {k: statistics.median(v) for k, v in found.items()}
-    rows = [
-        (
-            "ResNet50, two initialisations: plain coordinate descent",
-            f"{m['plain']:.1f} s",
-            "",
-            f"objective {m['plain objective']:.1f}",
-        )
-    ]
-    for starts, target, least in (("1", "", ""), ("2", "under 33 s", "at least 1")):
-        name = "weight matching, " + (
-            "one descent" if starts == "1" else "pairs restarted once (the default)"
-        )
-        rows += [
-            (name, f"{m[starts]:.1f} s", target, f"objective {m[f'{starts} objective']:.1f}"),
-            ("plain / that, seconds", f"{m[f'{starts} faster']:.2f}", "", _spread(found[f"{starts} faster"])),
-            (
-                "that / plain, objective",
-                f"{m[f'{starts} ratio']:.5f}",
-                least,
-                _spread(found[f"{starts} ratio"], 5),
-            ),
-        ]
-    return rows
-
-
-def _spread(values: list[float], digits: int = 2) -> str:
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
-
-
-def planted(options: argparse.Namespace) -> list[Row]:
-    """Recover random transforms of one ResNet50."""
-    graph, a, _ = resnets()
-    seconds, exact = [], 0
-    for seed in range(options.repeats):
-        transform = graph.random_transform(seed)
-        alignment = gm.match(graph, a, transform.inverse().apply(a), seed=seed, restarts=1)
-        seconds.append(alignment.seconds)
-        exact += alignment.transform == transform
-    note = f"{exact} of {options.repeats} recovered exactly"
-    return [("ResNet50, planted symmetry: weight matching", f"{statistics.median(seconds):.1f} s", "", note)]
-
-
-BENCHES = {"llama": llama, "deep": deep, "resnet50": resnet50, "planted": planted}
+BENCHES = {"llama": llama, "deep": deep}
 
 
 def machine(threads: int, load: float) -> str:
@@ -234,11 +131,11 @@ def main() -> None:
             print(line, end="", flush=True)
             table += line
     settings = f"--only {' '.join(options.only)} --threads {options.threads} --repeats {options.repeats}"
-    options.out.write_text(
-        f"# Benchmarks\n\nMade by `python tools/bench.py {settings}`. Medians of {options.repeats} runs;"
-        " for ratios, of the ratio within each run.\n"
+    text = (
+        f"Made by `python tools/bench.py {settings}`. Medians of {options.repeats} runs.\n"
         f"{machine(options.threads, load)}\n\n{table}"
     )
+    write_section(options.out, "Benchmarks", text)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ from graphmerge.symmetry.structure import Structure
 PERFECT = 1e-6
 """Relative distance to the Cauchy-Schwarz bound at which nothing can be gained any more."""
 
+NEAR = 0.5
+"""Part of that bound from which on two models are taken for relatives that the placement has found."""
+
 Plans = Mapping[str, Plan]
 
 
@@ -43,18 +46,18 @@ def match_weights(task: Task) -> Found:
     work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
     bound = sum(float(a[n].double().norm() * b[n].double().norm()) for n in a)
     similarity = WeightSimilarity(a, b, task.start or graph.identity())
-    start = similarity.objective
+    start, other = similarity.objective, None
     steps: list[Step] = []
     if task.start is None and start < bound * (1 - PERFECT):
         with task.stage("placement"):
             trial = similarity.fork()
             placed = place(trial, work)
         if placed.objective > start:  # models that share their training are already in place
-            similarity, steps = trial, [placed]
+            similarity, other, steps = trial, similarity, [placed]
             task.keep(similarity.transform, similarity.objective)
     reached, converged = [similarity.objective], True
     if not _perfect(similarity, bound):
-        similarity, converged = _descended(task, similarity, work, bound, steps, reached)
+        similarity, converged = _descended(task, similarity, other, work, bound, steps, reached)
         similarity.objective = similarity.measure()  # without the rounding of a sum of gains
     with task.stage("certificate"):
         if _perfect(similarity, bound):  # the models are the same but for their order
@@ -81,19 +84,28 @@ def _perfect(similarity: WeightSimilarity, bound: float) -> bool:
 
 
 def _descended(
-    task: Task,
-    similarity: WeightSimilarity,
-    work: Plans,
-    bound: float,
-    steps: list[Step],
-    reached: list[float],
-) -> tuple[WeightSimilarity, bool]:
-    """One descent, then rounds of restarts until they are used up, or the time is, or nothing is gained."""
+    task: Task, similarity: WeightSimilarity, other: WeightSimilarity | None, work: Plans, bound: float,
+    steps: list[Step], reached: list[float],
+) -> tuple[WeightSimilarity, bool]:  # fmt: skip
+    """One descent, then restarts until they are used up, or the time is, or nothing is gained.
+
+    The first restart is a descent from ``other`` as well, unless the models are clearly near each other;
+    in each round neighbouring pairs are placed anew.
+    """
+    deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
     with task.stage("descent"):
         found, converged = descend(similarity, work, task.seed, progress=task.progress, keep=task.keep)
     steps += found
     reached[:] = [similarity.objective]
-    deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
+    again = task.options["restarts"] > 1 and similarity.objective < NEAR * bound
+    if again and other is not None and time.perf_counter() < deadline:
+        similarity.forget()
+        with task.stage("restarts"):
+            found, ended = descend(other, work, task.seed, progress=task.progress)
+        if other.objective > similarity.objective:
+            similarity, converged, steps[:] = other, ended, found
+            task.keep(similarity.transform, similarity.objective)
+            reached.append(similarity.objective)
     for _ in range(task.options["restarts"] - 1):
         if _perfect(similarity, bound):
             break

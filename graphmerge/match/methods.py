@@ -55,7 +55,9 @@ METHODS: dict[str, Method] = {
         "Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2",
         options={
             "cost": _COST,
-            "restarts": Option(2, "1 is one descent; each further round places every pair anew", 1),
+            "restarts": Option(
+                2, "1 is one descent; more descend from the given order too and place pairs anew", 1
+            ),
             "seconds": Option(None, "no restart begins later than this; the time of day then counts"),
         },
     ),

@@ -20,8 +20,8 @@ from graphmerge.match.task import Keep, forget
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.progress import Progress, silent
 
-LARGEST = 2048
-"""Assignments of more units take seconds each: too long for every pair that such a group is in."""
+LARGEST = 256
+"""Wider groups take long and gain next to nothing: what luck decides averages out over many units."""
 
 TURNS = 50
 """Most steps on one pair; a handful is usual."""

@@ -77,6 +77,10 @@ class WeightSimilarity:
         other._kept = dict(self._kept)
         return other
 
+    def forget(self) -> None:
+        """Drop the similarities that are kept."""
+        self._kept.clear()
+
     def total(self, sites: Sequence[Site]) -> torch.Tensor:
         """Similarity of unit i of a and unit j of b in each fibre, summed over sites: [fibre, i, j]."""
         key = tuple(map(id, sites))

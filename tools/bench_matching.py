@@ -1,0 +1,226 @@
+"""Measure weight matching: seconds, objective and memory, beside a plain implementation and a peer.
+
+    python tools/bench_matching.py [--only mlp resnet50] [--kinds planted] [--peer PYTHON] [--threads 2]
+
+Every row is one pair of models, matched by graphmerge with its defaults and by plain coordinate descent
+(Git Re-Basin as published: every product of every sweep in full, scipy's dense solver) in one process.
+``--peer`` is the interpreter of an environment that has the PyPI package rebasin; it is run by
+``tools/bench_peer.py`` in a process of its own, on the same weights. Seconds are processor seconds of the
+process, so that other work on the machine counts little. Rows are kept in ``--rows`` and not measured
+again; the section of ``--out`` is written anew from all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matching_cases import CASES, KINDS, State, models, trained_like
+from scipy.optimize import linear_sum_assignment
+from sections import write_section
+
+import graphmerge as gm
+from graphmerge.match.layout import plans
+from graphmerge.match.weights import rows
+from graphmerge.symmetry.structure import reorder
+
+PAGE = 4096
+RISE = 1e-8
+
+
+def make(name: str, kind: str, seed: int) -> tuple[gm.ModelGraph, State, State, gm.Transform | None]:
+    """The graph, models a and b, and the transform that was planted (None: there is none)."""
+    pair = models(name, seed)
+    graph = gm.trace(pair[0], CASES[name].inputs())
+    a, b = ({n: t.detach() for n, t in m.state_dict().items()} for m in pair)
+    if kind == "planted":
+        planted = graph.random_transform(seed)
+        return graph, a, planted.inverse().apply(a), planted
+    if kind == "trained-like":
+        a, b = trained_like(a, 2 * seed), trained_like(b, 2 * seed + 1)
+    return graph, a, b, None
+
+
+class Peak:
+    """The most resident memory beyond that at the start, sampled a hundred times a second (bytes)."""
+
+    def __enter__(self) -> Peak:
+        gc.collect()
+        self.before, self.most, self._on = self._now(), 0, True
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on = False
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while self._on:
+            self.most = max(self.most, self._now() - self.before)
+            time.sleep(0.01)
+
+    @staticmethod
+    def _now() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+def parameters(graph: gm.ModelGraph, state: State) -> State:
+    """The parameters that groups move, by names of the structure."""
+    buffers = {n for n, _ in graph.model.named_buffers()}
+    gathered = graph.structure.gather(state)
+    return {n: gathered[n].float() for n in graph.structure.labels if n not in buffers}
+
+
+def objective(graph: gm.ModelGraph, a: State, b: State) -> float:
+    """The inner product of the parameters that groups move."""
+    first, second = parameters(graph, a), parameters(graph, b)
+    return sum(float((t.double() * second[n].double()).sum()) for n, t in first.items())
+
+
+def plain_descent(graph: gm.ModelGraph, a: State, b: State, seed: int) -> tuple[float, float]:
+    """Git Re-Basin's weight matching as published; processor seconds and objective.
+
+    Units that contain others (heads) are assigned with their inner order as it stands.
+    """
+    since = time.process_time()
+    first, moved = parameters(graph, a), parameters(graph, b)
+    structure = graph.structure
+    work = plans(graph, structure, {n: structure.labels[n] for n in first})
+    rng = np.random.default_rng(seed)
+    better = True
+    while better:
+        better = False
+        for group in rng.permutation(sorted(work)):
+            plan = work[group]
+            total = sum(
+                (
+                    rows(s, first[s.name]).flatten(2) @ rows(s, moved[s.name]).flatten(2).mT
+                    for s in plan.sites
+                ),
+                torch.zeros(()),
+            )
+            columns = np.stack([linear_sum_assignment(t.numpy(), maximize=True)[1] for t in total])
+            chosen = total.gather(-1, torch.from_numpy(columns)[..., None])[..., 0]
+            own = total.diagonal(dim1=-2, dim2=-1)
+            if (chosen.double() - own.double()).sum() > RISE * own.double().abs().sum():
+                better = True
+                delta = structure.extend({plan.atom: columns.argsort(-1)})
+                for n in {s.name for s in plan.sites}:
+                    moved[n] = reorder(moved[n], structure.sources(n, delta))
+    found = sum(float((t.double() * moved[n].double()).sum()) for n, t in first.items())
+    return time.process_time() - since, found
+
+
+def peer(python: str, name: str, a: State, b: State, limit: int, threads: int) -> dict[str, Any]:
+    """rebasin in its own environment: processor seconds and state dict, or why there are none."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save((a, b), Path(folder) / "pair.pt")
+        command = [python, str(Path(__file__).with_name("bench_peer.py")), name, folder, str(threads)]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        except subprocess.TimeoutExpired:
+            return {"why": f"over {limit} s"}
+        if run.returncode:
+            return {"why": run.stderr.strip().splitlines()[-1][:60]}
+        return {"seconds": float(run.stdout.split()[-1]), "state": torch.load(Path(folder) / "moved.pt")}
+
+
+def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One row of the table."""
+    graph, a, b, planted = make(name, kind, options.seed)
+    size = sum(t.nbytes for t in parameters(graph, a).values())
+    with Peak() as peak:
+        since = time.process_time()
+        alignment = gm.match(graph, a, b, seed=options.seed)
+        seconds = time.process_time() - since
+    row: dict[str, Any] = {
+        "name": name, "kind": kind, "size": size, "seconds": seconds, "objective": alignment.objective,
+        "start": alignment.start, "memory": 2 + peak.most / size, "certified": alignment.certified,
+        "exact": None if planted is None else alignment.transform == planted,
+    }  # fmt: skip
+    row["plain seconds"], row["plain objective"] = plain_descent(graph, a, b, options.seed)
+    if options.peer:
+        other = peer(options.peer, name, a, b, options.limit, options.threads)
+        if "state" in other:
+            other["objective"] = objective(graph, a, other.pop("state"))
+        row["peer"] = other
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as Markdown."""
+    other = row.get("peer", {})
+    shown = other.get("why", "")
+    if "seconds" in other:
+        shown = f"{other['seconds']:.1f}, {other['objective'] / row['objective'] - 1:+.1%}"
+    exact = {None: "", True: "exact", False: "not found"}[row["exact"]]
+    cells = [
+        row["name"],
+        row["kind"],
+        f"{row['size'] / 2**20:.0f}",
+        f"{row['seconds']:.1f}",
+        f"{row['plain seconds']:.1f}",
+        f"{row['plain seconds'] / row['seconds']:.1f}",
+        f"{row['objective'] / row['plain objective'] - 1:+.2%}",
+        shown,
+        f"{row['memory']:.1f}",
+        ", ".join(filter(None, [exact, "certified" if row["certified"] else ""])),
+    ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+HEAD = (
+    "| network | weights | MB | seconds | plain | plain / ours | objective over plain | rebasin: seconds,"
+    " objective over ours | memory | |\n" + "|---" * 10 + "|\n"
+)
+NOTE = (
+    "Made by `python tools/bench_matching.py`, {threads} threads. Seconds are processor seconds; plain is Git"
+    " Re-Basin's weight matching as published, on the same weights in the same process. Memory is the peak,"
+    " both models included, in sizes of one (of models below 16 MB it says little). *planted*: the same"
+    " weights in a random order; *independent*: two initialisations; *trained-like*: random weights whose"
+    " singular values decay.\n\n"
+)
+
+
+def main() -> None:
+    """Measure the rows that are missing, and write the section."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--peer", help="a Python interpreter that can import rebasin")
+    parser.add_argument("--limit", type=int, default=1800, help="seconds after which the peer is stopped")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="measure rows anew")
+    parser.add_argument("--rows", type=Path, default=Path("BENCHMARKS.json"))
+    parser.add_argument("--out", type=Path, default=Path("BENCHMARKS.md"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    kept = json.loads(options.rows.read_text()) if options.rows.exists() else {}
+    for name in options.only:
+        for kind in options.kinds:
+            key = f"{name} {kind}"
+            if key not in kept or options.again:
+                kept[key] = measure(name, kind, options)
+                options.rows.write_text(json.dumps(kept, indent=1) + "\n")
+            sys.stdout.write(line(kept[key]))
+            sys.stdout.flush()
+    table = "".join(line(kept[f"{n} {k}"]) for n in CASES for k in KINDS if f"{n} {k}" in kept)
+    write_section(options.out, "Weight matching", NOTE.format(threads=options.threads) + HEAD + table)
+
+
+if __name__ == "__main__":
+    main()
