@@ -119,7 +119,8 @@ def _twins(total: torch.Tensor) -> int:
     """How many units [fibre, i, j] could change places with another; in blocks of rows, to save memory."""
     own = total.diagonal(dim1=-2, dim2=-1)
     count = 0
-    for rows in torch.arange(total.shape[-1], device=total.device).split(BLOCK):
+    for first in range(0, total.shape[-1], BLOCK):
+        rows = slice(first, first + BLOCK)
         loss = own[:, rows, None] + own[:, None, :] - total[:, rows] - total[:, :, rows].mT
         twins = loss.abs_() <= TIE * (own.abs()[:, rows, None] + own.abs()[:, None, :])
         count += int((twins.sum(-1) > 1).sum())  # each is its own twin
