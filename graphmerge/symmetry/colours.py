@@ -20,24 +20,30 @@ def hashed(
 
 
 def refine(colours: IntArray, edges: tuple[IntArray, IntArray, IntArray]) -> IntArray:
-    """Colour refinement to its fixed point."""
+    """Colour refinement to its fixed point.
+
+    Between rounds colours are hashes; they are numbered, which takes sorting, at the end alone.
+    """
     tag, a, b = edges
-    out_tag, in_tag = hashed(2 * tag), hashed(2 * tag + 1)
-    by_a, by_b = np.argsort(a, kind="stable"), np.argsort(b, kind="stable")
-    count = colours.max(initial=-1) + 1
+    ends = [_end(a, b, hashed(2 * tag)), _end(b, a, hashed(2 * tag + 1))]
+    now = hashed(colours)
+    count = len(np.unique(now))
     while True:
         with np.errstate(over="ignore"):
-            mixed = hashed(hashed(colours))
-            _add_at(mixed, a, hashed(out_tag + hashed(colours[b])), by_a)
-            _add_at(mixed, b, hashed(in_tag + hashed(colours[a])), by_b)
-        colours = np.unique(mixed, return_inverse=True)[1].astype(np.int64)
-        if colours.max(initial=-1) + 1 == count:
-            return colours
-        count = colours.max(initial=-1) + 1
+            mixed = hashed(now)
+            for units, first, there, told in ends:
+                mixed[units] += np.add.reduceat(hashed(told + now[there]), first)
+        now = hashed(mixed)
+        before, count = count, len(np.unique(now))
+        if count == before:
+            return np.unique(now, return_inverse=True)[1].astype(np.int64)
 
 
-def _add_at(total: np.ndarray, index: IntArray, values: np.ndarray, order: IntArray) -> None:
-    """``total[index] += values``, with ``order`` sorting ``index``."""
-    if index.size:
-        where, start = np.unique(index[order], return_index=True)
-        total[where] += np.add.reduceat(values[order], start)
+End = tuple[IntArray, IntArray, IntArray, np.ndarray]
+"""Units at one end of edges, where the edges of each begin, and for each edge its other end and its tag."""
+
+
+def _end(here: IntArray, there: IntArray, tag: np.ndarray) -> End:
+    order = np.argsort(here, kind="stable")
+    units, first = np.unique(here[order], return_index=True)
+    return units, first, there[order], tag[order]
