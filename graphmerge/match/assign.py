@@ -47,7 +47,8 @@ def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
     columns = torch.from_numpy(solved).to(flat.device)
     own = flat.diagonal(dim1=-2, dim2=-1)
     gain = (flat.gather(-1, columns[..., None])[..., 0].double() - own.double()).sum(-1)
-    better = gain > keep * n * flat.abs().amax((-2, -1))
+    largest = torch.maximum(flat.amax((-2, -1)), -flat.amin((-2, -1)))
+    better = gain > keep * n * largest
     columns = torch.where(better[:, None], columns, torch.arange(n, device=flat.device))
     return columns.reshape(*similarity.shape[:-2], n)
 
@@ -58,8 +59,10 @@ def _where_solved(flat: torch.Tensor) -> torch.Tensor:
 
 
 def _solve(s: torch.Tensor) -> IntArray:
-    if len(s) >= LARGE and float((s.abs().amax(1) == 0).float().mean()) <= DEAD:
-        return assign_large(s)
+    if len(s) >= LARGE:
+        dead = (s.amax(1) == 0) & (s.amin(1) == 0)
+        if float(dead.float().mean()) <= DEAD:
+            return assign_large(s)
     values = s.cpu().numpy()
     if lapjvr is not None:
         found: IntArray = lapjvr(-values, return_cost=False)[1]

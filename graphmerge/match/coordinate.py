@@ -26,7 +26,7 @@ from graphmerge.match.layout import Plan, plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place
 from graphmerge.match.task import Found, Task
-from graphmerge.match.weights import WeightSimilarity, sketch
+from graphmerge.match.weights import WeightSimilarity, inner, sketch
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
 
@@ -44,7 +44,7 @@ def match_weights(task: Task) -> Found:
     graph = task.graph
     a, b = COSTS[task.options["cost"]](task)
     work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
-    bound = sum(float(a[n].double().norm() * b[n].double().norm()) for n in a)
+    bound = sum(math.sqrt(inner(t, t) * inner(b[n], b[n])) for n, t in a.items())
     similarity = WeightSimilarity(a, b, task.start or graph.identity())
     start, other = similarity.objective, None
     steps: list[Step] = []

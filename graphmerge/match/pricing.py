@@ -98,8 +98,11 @@ def _likely(s: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     some = torch.arange(0, n, max(1, n // 64), device=s.device)
     sample = (s[some] - v - u[some, None]).flatten()
     least = sample.kthvalue(max(1, sample.numel() - EDGES * len(some))).values
-    likely = (s - v > (u + least)[:, None]).flatten().nonzero()[:, 0]
-    return _distinct(torch.arange(n, device=s.device) * (n + 1), likely)
+    found = [torch.arange(n, device=s.device) * (n + 1)]
+    for k in range(0, n, step := max(1, BLOCK // n)):
+        rows = slice(k, k + step)
+        found.append((s[rows] - v > (u + least)[rows, None]).flatten().nonzero()[:, 0] + k * n)
+    return _distinct(*found)
 
 
 def _distinct(*keys: torch.Tensor) -> torch.Tensor:

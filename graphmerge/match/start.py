@@ -12,7 +12,6 @@ groups placed before, and those that never move, entries are compared in order.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Set
 
 import numpy as np
@@ -45,9 +44,11 @@ def place_one(similarity: WeightSimilarity, plan: Plan, unknown: Set[int]) -> No
     structure = similarity.transform.structure
     known = set(structure.atoms) - unknown - {plan.atom}
     plain = [s for s in plan.sites if not _is_open(structure, s, plan.atom, known)]
-    parts = [similarity.fresh(plain)] if plain else []
-    parts += [_bound(similarity, s, plan.atom, known) for s in plan.sites if not any(s is p for p in plain)]
-    total = functools.reduce(torch.add, parts)
+    total = similarity.fresh(plain) if plain else None
+    for site in (s for s in plan.sites if not any(s is p for p in plain)):
+        bound = _bound(similarity, site, plan.atom, known)
+        total = bound if total is None else total.add_(bound)
+    assert total is not None, "a plan has sites"
     delta = structure.extend({plan.atom: assign(total).argsort(-1).cpu().numpy()})
     similarity.put(delta, {s.name for s in plan.sites})
 

@@ -32,6 +32,9 @@ PART = 0.5
 NARROW = 64
 """Rows shorter than this are joined before they are multiplied."""
 
+PRODUCTS = 1 << 20
+"""Entries that are multiplied at once for an inner product."""
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -156,7 +159,7 @@ class WeightSimilarity:
         """Inner product of a tensor of a with that of b moved by ``transform`` (float64)."""
         found = 0.0
         for a, b in self._parts(name, 0 if self._a[name].ndim else None, transform):
-            found += float((a * b).sum(dtype=torch.float64))
+            found += inner(a, b)
         return found
 
     def _parts(self, name: str, dim: int | None, transform: Transform) -> Iterator[Pair]:
@@ -228,6 +231,13 @@ class WeightSimilarity:
                 changes.append((site, dim, flat))
                 work += size * float((flat != np.arange(len(flat))).mean())
         return (orders[0], changes) if work <= PART * whole else None
+
+
+def inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Inner product of two tensors (float64), part by part: no product of their size is held."""
+    a, b = a.flatten(), b.flatten()
+    parts = (slice(k, k + PRODUCTS) for k in range(0, len(a), PRODUCTS))
+    return sum(float((a[p] * b[p]).sum(dtype=torch.float64)) for p in parts)
 
 
 def _is_flat(sources: Mapping[int, IntArray]) -> bool:
