@@ -43,6 +43,12 @@ class SystemFault(GraphMergeError):
     exit_code = 5
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, as Python, torch's CPU and its GPUs say it."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
 def refusal(what: str, *, expected: str, seen: str, means: str, fix: str) -> str:
     """Lay out one refusal; ``what`` names the file or tensor at fault."""
     return f"{what}\n  Expected: {expected}\n  Seen: {seen}\n  Meaning: {means}\n  To do: {fix}"

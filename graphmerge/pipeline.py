@@ -17,7 +17,7 @@ from torch import nn
 
 from graphmerge.candidates import Candidate, Measure, choose, further, repaired
 from graphmerge.errors import InputError
-from graphmerge.evaluate import Score, ensemble, evaluate, require_unmoved
+from graphmerge.evaluate import Score, check_batches, ensemble, evaluate, require_unmoved
 from graphmerge.match import Alignment, match_many
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.rules import keep_from
@@ -133,6 +133,9 @@ def merge_traced(
 ) -> MergeResult:  # fmt: skip
     """The rest of ``merge_models``, for a graph that is proved."""
     states = supply.states
+    for batches in (supply.data, supply.test, *(supply.own_data or ())):
+        if batches is not None:
+            check_batches(graph.model, states[0], batches, graph.program.example, say)
     graph, how = set_aside(graph, states, how, say)
     if all(n in s and torch.equal(t, s[n]) for s in states[1:] for n, t in states[0].items()):
         say("the models are identical: their average gives them back")

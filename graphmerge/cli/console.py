@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,19 +11,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from graphmerge.errors import GraphMergeError
+from graphmerge.errors import GraphMergeError, SystemFault, amount, out_of_memory, refusal
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
+
+SYSTEM = SystemFault.exit_code
 
 TICK = 2.0
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def escape(text: str) -> str:
+    """A text for the terminal: no markup, and control characters of hostile names spelled out."""
+    plain = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return markup.escape("".join(plain))
 
 
 class Talk:
@@ -78,9 +87,41 @@ def exit_codes(debug: bool) -> Iterator[None]:
             raise
         _refuse(str(error))
         raise SystemExit(error.exit_code) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        _refuse("out of memory; try a smaller batch (--input), or --device cpu")
-        raise SystemExit(5) from error
+    except OSError as error:
+        if debug:
+            raise
+        _refuse(_system(error))
+        raise SystemExit(SYSTEM) from error
+    except (MemoryError, RuntimeError) as error:
+        if debug or not out_of_memory(error):
+            raise
+        _refuse(_memory(error))
+        raise SystemExit(SYSTEM) from error
     except KeyboardInterrupt as error:
         _refuse(str(error) or "interrupted; nothing was written")
         raise SystemExit(INTERRUPTED) from error
+
+
+def _system(error: OSError) -> str:
+    return refusal(
+        "The system refused to read or write.",
+        expected="files that are there and may be read, and a disk with space",
+        seen=str(error),
+        means="nothing was written; an earlier output is as it was",
+        fix="check that path, its permissions and the free space",
+    )
+
+
+def _memory(error: BaseException) -> str:
+    """What was used at the most, and asked for when there was no more."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = f"a peak of {amount(used)} in this process"
+    if torch.cuda.is_available():
+        peak += f", of {amount(torch.cuda.max_memory_allocated())} on the GPU"
+    return refusal(
+        "Out of memory.",
+        expected="memory for all models at once; `graphmerge plan` estimates how much",
+        seen=f"{peak}, then: {str(error).strip().splitlines()[0][:200] if str(error) else 'MemoryError'}",
+        means="nothing was written; an earlier output is as it was",
+        fix="try a smaller batch (--input, and that of --data), --no-onnx, or --device cpu",
+    )

@@ -18,8 +18,8 @@ from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes, table
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import InputError, UsageError
+from graphmerge.evaluate import check_batches, require_unmoved
 from graphmerge.evaluate import evaluate as score_model
-from graphmerge.evaluate import require_unmoved
 from graphmerge.evaluate.measures import MEASURES, Findings, Table, Task, chosen
 from graphmerge.evaluate.measures.measure import Way
 from graphmerge.evaluate.plot import save_figure
@@ -123,6 +123,8 @@ def evaluate(
             batches, training = load_data(data), load_data(train) if train else None
             if not batches:
                 raise InputError(f"--data {data} holds no batch")
+            for each in filter(None, (batches, training)):
+                check_batches(module, states[0], each, say=talk.say)
             facts = [MEASURES[name] for name in wanted]
             graph = aligned = None
             if len(states) > 1 and align != "none" and any(m.frames for m in facts):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from rich.markup import escape
-
 from graphmerge.cli import options
-from graphmerge.cli.console import Talk, err, exit_codes, out, table
+from graphmerge.cli.console import Talk, err, escape, exit_codes, out, table
 from graphmerge.cli.flags import Paths, Values, recipe_of, with_recipe
 from graphmerge.errors import amount
 from graphmerge.recipe import Recipe

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from rich.markup import escape
 from rich.tree import Tree
 
-from graphmerge.cli.console import out
+from graphmerge.cli.console import escape, out
 from graphmerge.errors import SHOWN
 from graphmerge.symmetry import FixedAxis, ModelGraph, SymmetryGroup
 from graphmerge.symmetry.modules import Branch, module_tree

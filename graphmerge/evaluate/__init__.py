@@ -2,6 +2,7 @@
 
 from graphmerge.evaluate.agreement import Agreement, agreement
 from graphmerge.evaluate.barrier import BarrierCurve, barrier, barrier_path
+from graphmerge.evaluate.batches import check_batches
 from graphmerge.evaluate.calibration import Calibration, calibration
 from graphmerge.evaluate.connectivity import Connectivity, lewc, llfc
 from graphmerge.evaluate.distance import Distances, distances
@@ -35,6 +36,7 @@ __all__ = [
     "barrier_matrix",
     "barrier_path",
     "calibration",
+    "check_batches",
     "cka",
     "distances",
     "ensemble",

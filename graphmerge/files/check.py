@@ -194,9 +194,21 @@ def _check_shapes(state: Mapping[str, Tensor], reference: Mapping[str, Tensor], 
                 expected=f"{name!r} of shape {tuple(reference[name].shape)}",
                 seen=f"{tuple(state[name].shape)}; {len(wrong)} such tensors: {listing(wrong)}",
                 means="model and checkpoint differ in width, classes or vocabulary",
-                fix="build the model with the sizes that the checkpoint was trained with",
+                fix="build the model with the sizes that the checkpoint was trained with"
+                + (HEADS if all(_as_rows(state[n], reference[n]) for n in wrong) else ""),
             )
         )
+
+
+HEADS = (
+    "; if it has other classes on the same trunk, cut its head to the classes that both have, or join the"
+    " heads in Python (graphmerge.merge.merge_heads: keep a, b, both or union)"
+)
+
+
+def _as_rows(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors differ in the number of their rows alone."""
+    return a.ndim == b.ndim > 0 and a.shape[1:] == b.shape[1:]
 
 
 def _kind(tensor: Tensor) -> str:

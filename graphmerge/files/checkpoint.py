@@ -107,7 +107,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     entries = read_header(path).get(METADATA) or {}
     try:
         return dict(json.loads(entries.get(OWN_KEY, "{}")))
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise _unreadable(
             path, f"metadata {OWN_KEY!r} in JSON", str(error), "save it again with graphmerge"
         ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,9 @@ from graphmerge.errors import InputError, refusal
 
 PREFIX_BYTES = 8
 LIMIT_BYTES = 100_000_000
+LARGEST = 1 << 60
+"""No tensor has as many entries, empty dimensions counted as one: larger products overflow."""
+
 METADATA = "__metadata__"
 SEAL = "graphmerge.sha256"
 """The metadata entry that holds the hash of the tensors, in files that graphmerge wrote."""
@@ -114,10 +118,15 @@ def _check_offsets(header: dict[str, Any], start: int, size: int, path: Path) ->
 
 def _span(name: str, entry: Any, path: Path) -> tuple[int, int, str]:
     match entry:
-        case {"data_offsets": [int(begin), int(stop)]}:
-            return begin, stop, name
-        case _:
-            raise _unsound(path, f"tensor {name!r} to have two data_offsets", repr(entry)[:80])
+        case {"dtype": str(), "shape": [*shape], "data_offsets": [int(begin), int(stop)]}:
+            if _is_shape(shape):
+                return begin, stop, name
+    raise _unsound(path, f"tensor {name!r} to have dtype, shape and two data_offsets", repr(entry)[:80])
+
+
+def _is_shape(shape: list[Any]) -> bool:
+    whole = len(shape) <= 64 and all(isinstance(n, int) and 0 <= n < LARGEST for n in shape)
+    return whole and math.prod(max(n, 1) for n in shape) < LARGEST
 
 
 def _unsound(path: Path, expected: str, seen: str) -> InputError:

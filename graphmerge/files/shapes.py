@@ -41,8 +41,7 @@ def _shapes(file: Path) -> dict[str, Tensor]:
     for name, entry in read_header(file).items():
         if name == METADATA:
             continue
-        if entry.get("dtype") not in DTYPES or not isinstance(entry.get("shape"), list):
-            seen = f"dtype {entry.get('dtype')!r}, shape {entry.get('shape')!r}"
-            raise InputError(f"{str(file)!r}: tensor {name!r} has {seen}: not supported")
+        if entry["dtype"] not in DTYPES:
+            raise InputError(f"{str(file)!r}: tensor {name!r} has dtype {entry['dtype']!r}: not supported")
         found[name] = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta")
     return found

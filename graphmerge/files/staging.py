@@ -7,6 +7,8 @@ the leftovers of a killed run (lock free: swept) from the work of a live one (lo
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -20,7 +22,11 @@ from graphmerge.errors import SystemFault, UsageError, amount, refusal
 LOCK_SUFFIX = ".graphmerge-lock"
 PART_SUFFIX = ".graphmerge-part"
 PREVIOUS = "previous"
-"""Within a staging folder: where an old output waits while the new one takes its place."""
+"""Within a staging folder: where an old output waits while the new one takes its place, if they cannot
+change places at once."""
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""For renameat2: paths are relative to the current folder; both names exist and change places."""
 
 
 @contextmanager
@@ -63,10 +69,28 @@ def publish_folder(source: Path, target: Path) -> None:
         for path in [*source.rglob("*"), source]:
             if not path.is_symlink():
                 _sync(path)
-        if target.exists():
+        if not target.exists():
+            source.rename(target)
+        elif not _exchange(source, target):
             target.rename(source.parent / PREVIOUS)
-        source.rename(target)
+            source.rename(target)
         _sync(target.absolute().parent)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change places at once, so that there is no moment without either.
+
+    False where the system or the file system cannot (renameat2 of Linux can).
+    """
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is None:
+        return False
+    if swap(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(b))
 
 
 def refuse_unless_file(target: Path) -> None:

@@ -114,7 +114,7 @@ def load_alignment(path: str | Path, graph: ModelGraph) -> Alignment:
     saved = read_metadata(path)
     if "history" not in saved:
         raise InputError(f"{path} is no alignment: its metadata has no history of matching")
-    return restored(path, graph, saved, load_checkpoint(path) if saved["moved"] else {})
+    return restored(path, graph, saved, load_checkpoint(path) if saved.get("moved") else {})
 
 
 def restored(
@@ -124,19 +124,33 @@ def restored(
     missing = graph.atom_of.keys() ^ targets.keys()
     if missing:
         raise InputError(f"{path} was made for another graph: the groups differ at {sorted(missing)[0]!r}")
-    history = tuple(Step(*row) for row in saved["history"])
+    transform = graph.identity().with_targets(targets)
+    try:
+        return _read(transform, saved)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        seen = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} is a damaged alignment: what it says of its matching is {seen}") from error
+
+
+def _read(transform: Transform, saved: Mapping[str, Any]) -> Alignment:
+    """What ``to_json`` wrote, each value of its own kind."""
+    gaps = saved["gaps"]
     return Alignment(
-        graph.identity().with_targets(targets),
-        saved["method"],
-        saved["objective"],
-        saved["start"],
-        history,
-        saved["seconds"],
-        saved["seed"],
-        saved["converged"],
-        tuple(saved["restarts"]),
-        saved["notes"],
-        saved["stages"],
-        saved["options"],
-        saved["gaps"],
+        transform,
+        str(saved["method"]),
+        float(saved["objective"]),
+        float(saved["start"]),
+        tuple(Step(int(k), str(g), int(n), float(x)) for k, g, n, x in saved["history"]),
+        float(saved["seconds"]),
+        int(saved["seed"]),
+        bool(saved["converged"]),
+        tuple(map(float, saved["restarts"])),
+        dict(saved["notes"]),
+        _numbers(saved["stages"]),
+        dict(saved["options"]),
+        None if gaps is None else _numbers(gaps),
     )
+
+
+def _numbers(saved: Mapping[str, Any]) -> dict[str, float]:
+    return {str(n): float(x) for n, x in saved.items()}

@@ -6,28 +6,40 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
-from graphmerge.errors import InputError, refusal
+from graphmerge.errors import InputError, out_of_memory, refusal
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import State, call, device_of, inputs_of, to_device
 
 
 def check_data(graph: ModelGraph, state: State, data: Iterable[Any]) -> None:
-    """Run the model on the first batch; InputError where there is none, or it does not run, or gives NaN."""
+    """``dry_run`` on the model of a graph."""
+    dry_run(graph.model, state, data, graph.program.example)
+
+
+def dry_run(model: nn.Module, state: State, data: Iterable[Any], example: Any = None) -> Any:
+    """What the model gives for the first batch.
+
+    ``example`` are inputs that it takes, to be told where it does not run. Raises InputError where there is
+    no batch, the model does not run on it, or gives NaN.
+    """
     first = next(inputs_of(data), None)
     if first is None:
         raise InputError("the data holds no batch: this method needs some")
     args, kwargs = to_device(first, device_of(state))
     try:
-        outputs = call(graph.model, state, args, kwargs)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        outputs = call(model, state, args, kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        if out_of_memory(error):
+            raise
         raise InputError(
             refusal(
                 "the model does not run on the data.",
-                expected=f"inputs like those it was traced with: {_shapes(graph.program.example)}",
+                expected=f"inputs like those it was traced with: {_shapes(example)}"
+                if example
+                else "its inputs",
                 seen=f"in the first batch {_shapes(first)}",
                 means=str(error).split("\n")[0],
                 fix="batches (inputs, targets); for several inputs, inputs is a tuple of them, or a dict",
@@ -37,6 +49,7 @@ def check_data(graph: ModelGraph, state: State, data: Iterable[Any]) -> None:
         raise InputError(
             "the model gives NaN on the first batch of the data: do the inputs hold NaN or infinity?"
         )
+    return outputs
 
 
 def _shapes(inputs: Any) -> str:

@@ -18,6 +18,7 @@ from graphmerge.sources.factory import importable
 
 SUFFIXES = (".yaml", ".yml")
 LIMIT_BYTES = 10_000_000
+LIMIT_ENTRIES = 1_000_000
 
 
 class Loader(yaml.SafeLoader):
@@ -72,10 +73,31 @@ def _once(loader: Loader, node: yaml.MappingNode) -> dict[str, Any]:
 Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+def _load(text: str) -> Any:
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None and _entries(node, {}) > LIMIT_ENTRIES:
+            raise ValueError(f"written out, its aliases (*name) make more than {LIMIT_ENTRIES} entries")
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _entries(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many entries a node has when every alias is written out; ``known`` are those counted."""
+    if node not in known:
+        known[node] = LIMIT_ENTRIES + 1  # of a node within itself
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = (n for x in inner for n in (x if isinstance(x, tuple) else (x,)))
+        known[node] = 1 + sum(_entries(n, known) for n in pairs)
+    return known[node]
+
+
 def parse_yaml(text: str, origin: str) -> dict[str, Any]:
     """The mapping that a YAML text holds; UsageError with the line where it is none."""
     try:
-        found = yaml.load(text, Loader)
+        found = _load(text)
     except UsageError as error:
         raise UsageError(f"{origin}, {error}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -30,10 +30,14 @@ def flags(*names: str) -> dict[str, Any]:
     return {"flags": list(names)}
 
 
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+"""Of a file, or of what is imported: without the character that no file system takes."""
+
+
 class File(Part):
     """A file or folder, or an object as module:name; where ``sha256`` is given, the bytes must have it."""
 
-    path: str = Field(min_length=1)
+    path: Name
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
@@ -67,7 +71,7 @@ class How(Part):
     allow_nonfinite: StrictBool = Field(
         False, description="Tensors with NaN or infinity are copied from the first model, never matched."
     )
-    cache: str | None = Field(
+    cache: Name | None = Field(
         None, description="Folder to keep traces in; a model that has not changed is found there."
     )
 
@@ -102,9 +106,8 @@ class Recipe(How):
     """One merge, or several in a row: models, data, how to merge, what to write."""
 
     version: Literal[1] = Field(1, description="The version of this format.")
-    model: str | None = Field(
+    model: Name | None = Field(
         None,
-        min_length=1,
         description="The architecture: module:factory or module:factory(width=2), a folder with a config.json"
         " (Hugging Face; by default the first input), or a .pt2 archive.",
         json_schema_extra=flags("-m"),
@@ -141,7 +144,7 @@ class Recipe(How):
         description="Options of the measures, e.g. points=11; repeats.",
         json_schema_extra=flags("--measure-option"),
     )
-    out: str | None = Field(None, description="Output folder.", json_schema_extra=flags("-o"))
+    out: Name | None = Field(None, description="Output folder.", json_schema_extra=flags("-o"))
     out_dtype: Literal["same", "float16", "bfloat16", "float32", "float64"] = Field(
         "same",
         description="Of model.safetensors, a floating dtype such as float16; same is that of the first.",

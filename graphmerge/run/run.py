@@ -12,6 +12,7 @@ import torch
 
 from graphmerge.errors import GateError, GraphMergeError, TraceError, UsageError
 from graphmerge.files import sha256, staged_output, weight_bytes
+from graphmerge.files.staging import system_faults
 from graphmerge.pipeline import MergeResult, Supply, merge_traced, trace_and_prove
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo, portable
@@ -71,7 +72,8 @@ def run_recipe(
     with staged_output(target, force, inputs=list(hashes), needed_bytes=room) as folder:
         opened = open_recipe(recipe, paths, say)
         merges = merge_all(recipe, opened, say, progress)
-        report, fault = write_all(folder, Path(target), hashes, opened, merges, log, say, progress)
+        with system_faults("write", Path(target)):
+            report, fault = write_all(folder, Path(target), hashes, opened, merges, log, say, progress)
     return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target), fault)
 
 

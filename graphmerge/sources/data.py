@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphmerge.errors import InputError
+from graphmerge.errors import InputError, amount, out_of_memory, refusal
 from graphmerge.files import load_checkpoint
 from graphmerge.files.header import METADATA, read_header
 from graphmerge.sources.factory import import_object
@@ -18,6 +21,9 @@ from graphmerge.sources.factory import import_object
 Batches = list[tuple[Any, Any]]
 
 SAFETENSORS = ".safetensors"
+
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error, struct.error)
+"""What zipfile and numpy raise on damaged bytes."""
 
 
 def load_data(spec: str) -> Batches:
@@ -28,6 +34,8 @@ def load_data(spec: str) -> Batches:
     try:
         return [tuple(batch) for batch in loader(**arguments)]
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise InputError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
 
 
@@ -55,19 +63,42 @@ def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > memory_bytes():
+                raise InputError(_too_large(path, unpacked))
             return {n.removesuffix(".npy"): _shape(archive, n) for n in archive.namelist()}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (*DAMAGE, NotImplementedError) as error:
         raise InputError(f"the data file {str(path)!r} cannot be read as .npz: {error}") from error
 
 
 def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    """The shape of an array; ValueError unless the entry has as many bytes as its own header says."""
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         )
-        shape: tuple[int, ...] = read(file)[0]
+        shape: tuple[int, ...]
+        shape, _, dtype = read(file)
+        declared, held = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - file.tell()
+        if declared != held:
+            raise ValueError(f"{name} says that it has {declared} bytes, and has {held}")
         return shape
+
+
+def memory_bytes() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _too_large(path: Path, unpacked: int) -> str:
+    return refusal(
+        f"the data file {str(path)!r} does not fit into memory.",
+        expected=f"at most {amount(memory_bytes())}, all that this machine has",
+        seen=f"{amount(unpacked)}, packed into {amount(path.stat().st_size)}",
+        means="nothing was unpacked",
+        fix="give fewer samples: some thousands are enough for matching and repair",
+    )
 
 
 def _from_file(path: Path, batch: int = 500) -> Batches:
@@ -81,5 +112,5 @@ def _arrays(path: Path) -> dict[str, torch.Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {n: torch.from_numpy(arrays[n]) for n in ("inputs", "targets")}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise InputError(f"the data file {str(path)!r} cannot be read: {error}") from error

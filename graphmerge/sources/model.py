@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from graphmerge.errors import InputError, UsageError, refusal
+from graphmerge.errors import InputError, UsageError, out_of_memory, refusal
 from graphmerge.sources.archive import SUFFIX, build_from_archive
 from graphmerge.sources.factory import import_object
 from graphmerge.sources.huggingface import build_from_config, default_inputs, is_folder
@@ -57,6 +57,8 @@ def _call(spec: str) -> nn.Module:
     try:
         model = factory(**arguments)
     except Exception as error:
+        if out_of_memory(error):
+            raise
         raise UsageError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"{spec!r} gives a {type(model).__name__}, expected a torch.nn.Module")

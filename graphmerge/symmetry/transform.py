@@ -126,7 +126,9 @@ class Transform:
             if sort is None or tuple(t.shape) != (sort.order, sort.size):
                 expected = "no such group" if sort is None else f"expected shape {(sort.order, sort.size)}"
                 raise InputError(f"group {name!r} of a saved transform, shape {tuple(t.shape)}: {expected}")
-            rows = t.cpu().numpy() % sort.size
+            if t.is_floating_point() or t.is_complex() or t.dtype is torch.bool:
+                raise InputError(f"group {name!r} of a saved transform is {t.dtype}, expected whole numbers")
+            rows = t.cpu().long().numpy() % sort.size
             if (np.sort(rows, axis=1) != np.arange(sort.size)).any():
                 raise InputError(
                     f"group {name!r} of a saved transform is not a permutation of {sort.size} units"

@@ -19,7 +19,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from graphmerge.errors import TraceError, listing, refusal
+from graphmerge.errors import TraceError, listing, out_of_memory, refusal
 from graphmerge.progress import Progress, silent
 from graphmerge.trace.program import Program, Tensor
 from graphmerge.trace.source import of_torch
@@ -93,6 +93,8 @@ def exported(
             decomposed: ExportedProgram = program.run_decompositions(keep_table())
             return decomposed
         except Exception as error:
+            if out_of_memory(error):
+                raise
             raise _refusal(model, error, _why_it_does_not_run(model, args, kwargs)) from error
 
 

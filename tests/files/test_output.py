@@ -183,6 +183,7 @@ def test_failing_rename_puts_the_old_output_back(old: Path, monkeypatch: pytest.
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_on_new)
+    monkeypatch.setattr("graphmerge.files.staging._exchange", lambda *_: False)
     with pytest.raises(SystemFault, match="No space left"), staged_output(old, force=True):
         pass
 

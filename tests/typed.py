@@ -57,11 +57,18 @@ MODEL = ["--model", "tinynet:Net", "--input", "2x1x4x4"]
 MERGE = ["merge", "a.safetensors", "b.safetensors", *MODEL]
 
 Run = Callable[..., Result]
+Refused = Callable[..., str]
+Pair = Callable[..., list[str]]
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Every file of a folder with its hash."""
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder, with its bytes; those of folders are none."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
 
 
 def text(result: Result) -> str:
