@@ -33,6 +33,22 @@ def _one(name: str, tensors: Sequence[torch.Tensor], weights: Sequence[float]) -
     return whole(name, tensors)
 
 
-def linear(job: Job) -> Merged:
-    """Parameters: the sum of weight times tensor over the models, whatever the weights add up to."""
-    return Merged(job.each_parameter(lambda name: weighted_sum(job.all(name), job.weights[name])))
+def linear(job: Job, normalize: int = 0) -> Merged:
+    """Parameters: the sum of weight times tensor over the models, whatever the weights add up to.
+
+    With ``normalize`` weights are divided by their sum. The note "weights" has those that were used, by
+    tensor where they differ. Raises UsageError where all are 0, or add up to 0 and are to be divided by it.
+    """
+    rows = {n: _factors(row, normalize) for n, row in job.weights.items() if n in job.parameters}
+    merged = job.each_parameter(lambda name: weighted_sum(job.all(name), rows[name]))
+    alike = len(set(rows.values())) == 1
+    return Merged(merged, {"weights": next(iter(rows.values())) if alike else rows})
+
+
+def _factors(weights: tuple[float, ...], normalize: int) -> tuple[float, ...]:
+    total = sum(weights)
+    if not any(weights) or (normalize and not total):
+        raise UsageError(
+            f"weights {weights}: expected some that are not 0, and a sum that is not to divide by it"
+        )
+    return tuple(w / total for w in weights) if normalize else weights

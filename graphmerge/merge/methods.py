@@ -29,6 +29,7 @@ METHODS: dict[str, Method] = {
         "weighted sum of the parameters; equal shares make a uniform soup",
         "Wortsman et al. 2022, arXiv 2203.05482",
         weights="any",
+        options={"normalize": Option(0, "1: divide the weights by their sum", 0, 1)},
     ),
     "greedy-soup": Method(
         greedy_soup,

@@ -1,0 +1,89 @@
+"""Rows of data: dead and twin units, and data that are absent, too few, strange or of one class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typed import MERGE, Pair, Refused, Run, contents, text
+
+
+def test_row_29_units_that_never_vary_are_left_alone_and_counted(
+    pair: Pair, run: Run, tmp_path: Path
+) -> None:
+    words = pair("Mlp")
+    for file in words[1:3]:
+        state = load_file(tmp_path / file)
+        state["fc1.weight"][2], state["fc1.bias"][2] = 0, -1
+        save_file(state, str(tmp_path / file))
+    result = run(*words, "--data", "nets:batches", "--repair", "repair", "--out", "out")
+    assert result.exit_code == 0, text(result)
+    assert "units that never vary" in text(result)
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(bool(t.isfinite().all()) for t in merged.values())
+
+
+@pytest.mark.parametrize("fill", ["zero", "twin"])
+def test_row_30_units_that_cannot_be_told_apart_are_placed_the_same_each_time_and_reported(
+    fill: str, pair: Pair, run: Run, tmp_path: Path
+) -> None:
+    words = pair("Mlp")
+    for file in words[1:3]:
+        state = load_file(tmp_path / file)
+        for name, dim in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
+            rows = state[name].movedim(dim, 0)
+            rows[5] = 0 if fill == "zero" else rows[4]
+            rows[6] = 0 if fill == "zero" else rows[4]
+        save_file(state, str(tmp_path / file))
+    first, second = run(*words, "--out", "one"), run(*words, "--out", "two")
+    assert first.exit_code == second.exit_code == 0, text(first)
+    assert "units with a twin" in text(first)
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one["model.safetensors"] == two["model.safetensors"]
+
+
+def test_row_31_without_data_weights_are_matched_and_repair_is_refused(
+    run: Run, refused: Refused, tmp_path: Path
+) -> None:
+    refused(2, *MERGE, "--repair", "repair", says=("repair needs data", "--data"))
+    refused(2, *MERGE, "--method", "activation", says=("activation matching needs data", "--data"))
+    assert run(*MERGE, "--no-onnx", "--out", "new").exit_code == 0
+    assert json.loads((tmp_path / "new" / "report.json").read_text())["matching"] == "weight"
+
+
+def test_row_32_too_few_samples_for_a_statistic(refused: Refused) -> None:
+    few = ("--data", "tinynet:batches(n=2, size=4)")
+    refused(3, *MERGE, *few, says=("4 samples", "at least 32", "give more data"))
+    refused(3, *MERGE, "--data", "tinynet:batches(n=1)", says=("1 batches", "smaller batches"))
+    refused(3, *MERGE, "--data", "tinynet:batches(n=0)", says="no batch")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("nets:batches(width=5)", ("does not run on the data", "(2, 4) float32", "(40, 5) float32")),
+        ("nets:doubles", ("does not run on the data", "float64")),
+        ("nets:from_one", ("no classes of the model", "from 0 to 2", "3")),
+        ("nets:Mlp", ("nets:Mlp", "failed")),
+    ],
+)
+def test_row_33_data_of_another_shape_or_kind(
+    data: str, says: tuple[str, ...], pair: Pair, refused: Refused
+) -> None:
+    """One batch is run before anything long begins."""
+    refused(3, *pair("Mlp"), "--data", data, says=says)
+
+
+@pytest.mark.parametrize("role", ["--data", "--test"])
+def test_row_34_nan_in_the_data(role: str, pair: Pair, refused: Refused) -> None:
+    more = ("--data", "nets:batches") if role == "--test" else ()
+    says = ("batch 4 of 4", "NaN", "leave those samples out")
+    refused(3, *pair("Mlp"), *more, role, "nets:batches(nan=True)", says=says)
+
+
+def test_row_34_data_of_a_single_class_are_used_with_a_warning(pair: Pair, run: Run) -> None:
+    result = run(*pair("Mlp"), "--data", "nets:batches(one=True)", "--out", "out")
+    assert result.exit_code == 0, text(result)
+    assert "all targets of the data are class 2" in text(result)
