@@ -125,7 +125,7 @@ def _span(name: str, entry: Any, path: Path) -> tuple[int, int, str]:
 
 
 def _is_shape(shape: list[Any]) -> bool:
-    whole = len(shape) <= 64 and all(isinstance(n, int) and 0 <= n < LARGEST for n in shape)
+    whole = len(shape) <= 64 and all(type(n) is int and 0 <= n < LARGEST for n in shape)
     return whole and math.prod(max(n, 1) for n in shape) < LARGEST
 
 

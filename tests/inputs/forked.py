@@ -2,50 +2,69 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable
 
 import torch
 
+PATIENCE = 60.0
+"""Seconds until a child that does not end is killed, with the exit code that tells so."""
+
 
 def killed(work: Callable[[], object], after: float, sent: signal.Signals = signal.SIGKILL) -> int:
-    """Run ``work`` in a forked process and send it a signal ``after`` so many seconds.
+    """Run ``work`` in a forked process, send it a signal ``after`` so many seconds, and wait for its end.
 
-    Its exit code as a shell gives it: 128 and the signal's number where that ended it. The
-    parent must not have started threads of torch, which a fork does not take along.
+    Its exit code as a shell gives it: 128 and the signal's number where that ended it, 70 after an exception.
     """
-    torch.set_num_threads(1)
     ready, begun = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads that only wait
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which only wait
         child = os.fork()
     if child == 0:
-        code = 70
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            for stream in (1, 2):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-            os.write(begun, b".")
-            work()
-            code = 0
-        except SystemExit as error:
-            code = error.code if isinstance(error.code, int) else 0
-        finally:
-            os._exit(code)
+        _run(work, begun)
     os.read(ready, 1)
-    os.close(ready)
-    os.close(begun)
-    until = time.monotonic() + after
-    while (left := until - time.monotonic()) > 0:
-        if (done := os.waitpid(child, os.WNOHANG)) != (0, 0):
-            return _code(done[1])
-        time.sleep(min(left, 0.002))
-    os.kill(child, sent)
-    return _code(os.waitpid(child, 0)[1])
+    for end in (ready, begun):
+        os.close(end)
+    code = _wait(child, after)
+    if code is None:
+        os.kill(child, sent)
+        code = _wait(child, PATIENCE)
+    if code is None:
+        os.kill(child, signal.SIGKILL)
+        code = _wait(child, PATIENCE)
+    assert code is not None
+    return code
 
 
-def _code(status: int) -> int:
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+def _run(work: Callable[[], object], begun: int) -> None:
+    """The child: threads of torch are not taken along by a fork, so that it has none."""
+    code = 70
+    try:
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stdout = sys.stderr = io.StringIO()
+        os.write(begun, b".")
+        work()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int, seconds: float) -> int | None:
+    """The exit code of a child; None where it has not ended by then."""
+    until = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        left = until - time.monotonic()
+        if left <= 0:
+            return None
+        time.sleep(min(left, 0.001))

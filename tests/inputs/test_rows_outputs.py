@@ -6,6 +6,7 @@ The disks are real where this process may mount a tmpfs; tests that need one are
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,10 @@ def earlier(folder: Path) -> dict[str, bytes]:
     return contents(folder)
 
 
+def without_caches(found: dict[str, bytes]) -> dict[str, bytes]:
+    return {n: c for n, c in found.items() if "__pycache__" not in n}
+
+
 def test_row_21_a_disk_that_is_too_small_is_seen_before_the_start(run: Run, tmp_path: Path) -> None:
     with disk(tmp_path / "disk", "8k") as small:
         before = earlier(small)
@@ -68,6 +73,20 @@ def test_row_21_a_disk_that_fills_up_while_writing(
         assert contents(small) == before
 
 
+@pytest.mark.parametrize("limit", [10, 3000, 5000, 12_000])
+def test_row_21_a_write_that_fails_anywhere(limit: int, run: Run, tmp_path: Path) -> None:
+    """The same where nothing may be mounted: the system refuses files above a size, in a forked process."""
+    assert run
+    before = earlier(tmp_path)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        app([*MERGE, "--data", "tinynet:batches", "--points", "3", "--out", "out", "--force"])
+
+    assert killed(limited, 300) == 5
+    assert without_caches(contents(tmp_path)) == without_caches(before)
+
+
 def test_row_23_every_file_and_folder_is_on_disk_before_it_gets_its_name(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,12 +102,12 @@ def test_row_23_every_file_and_folder_is_on_disk_before_it_gets_its_name(
     assert written | {"new", tmp_path.name} <= synced
 
 
-def test_row_24_no_memory_exits_5_with_the_peak(pair: Pair, refused: Refused, tmp_path: Path) -> None:
-    """A network of 2^56 weights, for which there is no memory anywhere."""
+def test_row_24_no_memory_exits_5_with_the_peak(pair: Pair, run: Run, refused: Refused) -> None:
+    """A network of 2^56 weights, for which there is no memory anywhere. What a merge needs is in its plan."""
     says = ("Out of memory", "a peak of", "iB in this process", "graphmerge plan")
     words = pair("Mlp")
     refused(5, *words[:3], "--model", "nets:greedy", "--input", "2x4", says=says)
-    assert tmp_path
+    assert "of memory in all" in text(run("plan", *words[1:]))
 
 
 def test_row_44_links_are_followed_for_inputs_and_never_for_outputs(run: Run, tmp_path: Path) -> None:
@@ -153,9 +172,7 @@ def test_row_49_two_runs_on_one_output(run: Run, tmp_path: Path) -> None:
 def test_row_53_ctrl_c_exits_130_and_leaves_nothing(after: float, run: Run, tmp_path: Path) -> None:
     """A real signal to a process of its own."""
     assert run
-    earlier(tmp_path)
-    before = contents(tmp_path)
+    before = earlier(tmp_path)
     code = killed(lambda: app([*MERGE, "--quiet", "--out", "out", "--force"]), after, signal.SIGINT)
     assert code == 130
-    after_it = {n: c for n, c in contents(tmp_path).items() if "__pycache__" not in n}
-    assert after_it == {n: c for n, c in before.items() if "__pycache__" not in n}
+    assert without_caches(contents(tmp_path)) == without_caches(before)
