@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,20 @@ def restored(
     missing = graph.atom_of.keys() ^ targets.keys()
     if missing:
         raise InputError(f"{path} was made for another graph: the groups differ at {sorted(missing)[0]!r}")
-    transform = graph.identity().with_targets(targets)
+    with undamaged(path):
+        return _read(graph.identity().with_targets(targets), saved)
+
+
+@contextmanager
+def undamaged(path: str | Path) -> Iterator[None]:
+    """InputError where what a saved alignment tells of itself cannot be read."""
     try:
-        return _read(transform, saved)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         seen = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path} is a damaged alignment: what it says of its matching is {seen}") from error
+        raise InputError(
+            f"{path} is a damaged alignment: what it tells of its matching gives {seen}"
+        ) from error
 
 
 def _read(transform: Transform, saved: Mapping[str, Any]) -> Alignment:
@@ -140,7 +149,7 @@ def _read(transform: Transform, saved: Mapping[str, Any]) -> Alignment:
         str(saved["method"]),
         float(saved["objective"]),
         float(saved["start"]),
-        tuple(Step(int(k), str(g), int(n), float(x)) for k, g, n, x in saved["history"]),
+        steps_of(saved["history"]),
         float(saved["seconds"]),
         int(saved["seed"]),
         bool(saved["converged"]),
@@ -150,6 +159,11 @@ def _read(transform: Transform, saved: Mapping[str, Any]) -> Alignment:
         dict(saved["options"]),
         None if gaps is None else _numbers(gaps),
     )
+
+
+def steps_of(saved: Iterable[Any]) -> tuple[Step, ...]:
+    """The steps that ``to_json`` wrote."""
+    return tuple(Step(int(k), str(g), int(n), float(x)) for k, g, n, x in saved)
 
 
 def _numbers(saved: Mapping[str, Any]) -> dict[str, float]:

@@ -39,7 +39,7 @@ def read_baseline(folder: Path) -> Baseline:
     try:
         models = json.loads(path.read_text(encoding="utf-8"))["models"]
         return {str(name): dict(facts) for name, facts in models.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             refusal(
                 f"{str(path)!r} is not a baseline.",

@@ -28,11 +28,13 @@ from typed import Run, text
 import graphmerge as gm
 from graphmerge.errors import GraphMergeError, InputError, UsageError
 from graphmerge.files import load_checkpoint, load_weights_of, read_metadata, shapes_of
-from graphmerge.match import load_alignment
+from graphmerge.match import load_alignment, load_many_alignment
 from graphmerge.recipe import echo, lock_text, read_recipe
 from graphmerge.sources import check_data_file, load_data
+from graphmerge.zoo import read_zoo
+from graphmerge.zoo.baseline import read_baseline
 
-EXAMPLES = 2000 if os.environ.get("GRAPHMERGE_SLOW") == "1" else 80
+EXAMPLES = 2000 if os.environ.get("GRAPHMERGE_SLOW") == "1" else 50
 few = settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -164,11 +166,12 @@ def test_damaged_data(file: Any, changes: Damage) -> None:
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> tuple[gm.ModelGraph, Path]:
-    """A graph, and the alignment of two of its networks as it is saved."""
+    """A graph, and the alignment of two of its networks as it is saved; that of three is beside it."""
     torch.manual_seed(0)
     graph = gm.trace(Mlp(), (torch.randn(2, 4),))
     path = tmp_path_factory.mktemp("aligned") / "alignment.safetensors"
     gm.match(graph, Mlp(), Mlp()).save(path)
+    gm.match_many(graph, [Mlp(), Mlp(), Mlp()]).save(path.with_name("many.safetensors"))
     return graph, path
 
 
@@ -269,6 +272,50 @@ def test_plans_of_recipes_with_any_value(run: Run, tmp_path: Path, key: str, val
     result = run("plan", "recipe.yaml")
     assert result.exception is None or isinstance(result.exception, SystemExit), text(result)
     assert result.exit_code in (0, 2, 3, 4, 5)
+
+
+ZOO: dict[str, Any] = {
+    "version": 1,
+    "models": {
+        "one": {
+            "model": "nets:Mlp", "example_inputs": ["2x4"], "inputs": [{"path": "a"}, {"path": "b"}],
+            "data": "nets:batches", "match": {"method": "weight"}, "merge": {"weights": [0.5, 0.5]},
+            "seed": 1, "tolerances": {"time": 3.0}, "repair": "none", "points": 3, "onnx": "none",
+        }
+    },
+}  # fmt: skip
+
+
+@few
+@given(key=st.sampled_from(list(ZOO["models"]["one"])) | st.text(max_size=5), value=plain, changes=damage)
+def test_zoos_with_any_value_and_damaged_ones(tmp_path: Path, key: str, value: Any, changes: Damage) -> None:
+    entry = {**ZOO["models"]["one"], key: value}
+    whole = yaml.safe_dump({**ZOO, "models": {"one": entry}}).encode("utf-8", "surrogatepass")
+    for content in (whole, damaged(yaml.safe_dump(ZOO).encode(), changes)):
+        (tmp_path / "zoo.yml").write_bytes(content)
+        with contextlib.suppress(UsageError, InputError):
+            assert read_zoo(tmp_path).entries.keys()
+
+
+@few
+@given(content=plain, text=st.text(max_size=20) | st.just("[" * 5000))
+def test_made_up_baselines(tmp_path: Path, content: Any, text: str) -> None:
+    for written in (json.dumps({"models": content}), json.dumps({"models": {"one": content}}), text):
+        (tmp_path / "baseline.json").write_text(written, encoding="utf-8", errors="surrogatepass")
+        with contextlib.suppress(InputError):
+            assert isinstance(read_baseline(tmp_path), dict)
+
+
+@few
+@given(key=st.sampled_from(["way", "alignments", "history", "objective", "notes"]), value=plain)
+def test_alignments_of_many_that_tell_nonsense(file: Any, aligned: Any, key: str, value: Any) -> None:
+    graph, path = aligned
+    path = path.with_name("many.safetensors")
+    tensors, told = load_checkpoint(path), read_metadata(path) | {key: value}
+    path = file(b"", "y.safetensors")
+    save_file(tensors, str(path), {"graphmerge": json.dumps(told)})
+    with contextlib.suppress(InputError):
+        json.dumps(load_many_alignment(path, graph).to_json())
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -1,6 +1,6 @@
 """Runs killed at random moments: the old output is whole, the next run succeeds, nothing is left over.
 
-Whole merges are killed 24 times here, 200 times where GRAPHMERGE_SLOW=1. What decides, the writing of the
+Whole merges are killed 20 times here, 200 times where GRAPHMERGE_SLOW=1. What decides, the writing of the
 output folder, is killed 200 times always. Each run is forked from this process, which has everything
 imported: a process from scratch would spend its seconds on that.
 """
@@ -21,7 +21,7 @@ from typed import MERGE, Run, contents
 from graphmerge.cli.app import app
 from graphmerge.files import load_checkpoint, save_model, sha256, staged_output
 
-WHOLE_MERGES = 200 if os.environ.get("GRAPHMERGE_SLOW") == "1" else 24
+WHOLE_MERGES = 200 if os.environ.get("GRAPHMERGE_SLOW") == "1" else 20
 WRITES = 200
 SIGKILLED = 137
 
@@ -57,7 +57,7 @@ def test_row_22_merges_killed_at_random_moments(run: Run, tmp_path: Path) -> Non
     chance, ends = random.Random(0), list[int]()
     for trial in range(WHOLE_MERGES):
         ends.append(killed(lambda: app(words), chance.uniform(0, seconds)))
-        if require_whole(work / "out", old, new) or trial % 12 == 11:
+        if require_whole(work / "out", old, new) or trial % 10 == 9:
             assert killed(lambda: app(words), 600) == 0  # over what the killed ones have left
             assert require_whole(work / "out", old, new)
             assert leftovers(work) == []

@@ -18,7 +18,7 @@ def test_row_29_units_that_never_vary_are_left_alone_and_counted(
         state = load_file(tmp_path / file)
         state["fc1.weight"][2], state["fc1.bias"][2] = 0, -1
         save_file(state, str(tmp_path / file))
-    result = run(*words, "--data", "nets:batches", "--repair", "repair", "--out", "out")
+    result = run(*words, "--data", "nets:batches", "--repair", "repair", "--points", 0, "--out", "out")
     assert result.exit_code == 0, text(result)
     assert "units that never vary" in text(result)
     merged = load_file(tmp_path / "out" / "model.safetensors")
@@ -84,6 +84,7 @@ def test_row_34_nan_in_the_data(role: str, pair: Pair, refused: Refused) -> None
 
 
 def test_row_34_data_of_a_single_class_are_used_with_a_warning(pair: Pair, run: Run) -> None:
-    result = run(*pair("Mlp"), "--data", "nets:batches(one=True)", "--out", "out")
+    quick = ("--repair", "none", "--method", "weight", "--points", 0)
+    result = run(*pair("Mlp"), "--data", "nets:batches(one=True)", *quick, "--out", "out")
     assert result.exit_code == 0, text(result)
     assert "all targets of the data are class 2" in text(result)

@@ -12,7 +12,7 @@ from torch import nn
 
 from graphmerge.errors import InputError
 from graphmerge.files import load_checkpoint, read_metadata, save_checkpoint
-from graphmerge.match.alignment import Alignment, Step, restored
+from graphmerge.match.alignment import Alignment, Step, restored, steps_of, undamaged
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State, state_of
 
@@ -87,20 +87,21 @@ def load_many_alignment(path: str | Path, graph: ModelGraph) -> ManyAlignment:
     if "way" not in saved:
         raise InputError(f"{path} is no alignment of many models: its metadata names no way of matching")
     tensors = load_checkpoint(path) if graph.atom_of else {}
-    alignments = []
-    for i, own in enumerate(saved["alignments"], 1):
-        start = f"{i}."
-        targets = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-        alignments.append(restored(path, graph, own, targets))
-    return ManyAlignment(
-        tuple(alignments),
-        saved["way"],
-        saved["objective"],
-        saved["start"],
-        tuple(Step(*row) for row in saved["history"]),
-        saved["seconds"],
-        saved["seed"],
-        saved["converged"],
-        saved["options"],
-        saved["notes"],
-    )
+    with undamaged(path):
+        alignments = []
+        for i, own in enumerate(saved["alignments"], 1):
+            start = f"{i}."
+            targets = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+            alignments.append(restored(path, graph, own, targets))
+        return ManyAlignment(
+            tuple(alignments),
+            str(saved["way"]),
+            float(saved["objective"]),
+            float(saved["start"]),
+            steps_of(saved["history"]),
+            float(saved["seconds"]),
+            int(saved["seed"]),
+            bool(saved["converged"]),
+            dict(saved["options"]),
+            dict(saved["notes"]),
+        )
