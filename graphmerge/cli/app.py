@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import commands, evaluating, inspecting, merging, planning, zoo
-from graphmerge.cli.console import err, out
+from graphmerge.cli.console import INTERRUPTED, err, out
 from graphmerge.cli.demo import demo
 
 PAIR = "--model net:make --input 2x3x32x32"
@@ -72,4 +72,7 @@ def options(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt as error:  # before a command has begun
+        raise SystemExit(INTERRUPTED) from error
