@@ -36,10 +36,7 @@ def echo(recipe: Recipe, hashes: Mapping[str, str] | None = None) -> dict[str, A
 
 def _own(step: Recipe) -> dict[str, Any]:
     found = step.model_dump(mode="json", include=OWN)
-    options: dict[str, Any] = {}
-    for method in step.match.tried:
-        options |= step.match.options_of(method)
-    found["match"]["options"] = options
+    found["match"]["options"] = step.match.all_options
     found["merge"]["options"] = step.merge_options
     return found
 

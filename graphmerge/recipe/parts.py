@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, m
 from graphmerge.errors import UsageError
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import WAYS
-from graphmerge.match.many import described_ways, fitting_methods
+from graphmerge.match.many import described_ways, fitting_methods, way_settings
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.options import Option, Value, read_options
 from graphmerge.recipe.words import choice, numbers, pairs
@@ -75,6 +75,15 @@ class Match(Part):
         known = {*way.options, *(MATCHING[method].options if way.any_pairwise else ())}
         pairwise: dict[str, Value] = {"pairwise": method} if way.any_pairwise else {}
         return pairwise | {n: v for n, v in self.options.items() if n in known}
+
+    @property
+    def all_options(self) -> dict[str, Value]:
+        """All options of the way and of every method tried, those not given at their defaults."""
+        found: dict[str, Value] = {}
+        for method in self.tried:
+            _, own, pairwise = way_settings(self.many, self.told(method))
+            found |= own | (pairwise if WAYS[self.many].any_pairwise else {})
+        return found
 
     @model_validator(mode="after")
     def _known(self) -> Self:

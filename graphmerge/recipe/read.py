@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from graphmerge.errors import InputError, UsageError
 from graphmerge.recipe.mistakes import described
 from graphmerge.recipe.paths import moved, read_from
-from graphmerge.recipe.schema import Recipe
+from graphmerge.recipe.schema import UNFINISHED, Recipe
 from graphmerge.sources.factory import importable
 
 SUFFIXES = (".yaml", ".yml")
@@ -111,8 +111,7 @@ def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Rec
     """The recipe in a YAML file; ``given`` values, such as flags, count before those of the file.
 
     Paths in the file are relative to it, and modules beside it can be imported. Raises InputError where
-    the file cannot be read, UsageError
-    that lists every mistake.
+    the file cannot be read, UsageError that lists every mistake.
     """
     path = Path(path)
     try:
@@ -123,7 +122,7 @@ def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Rec
         raise InputError(f"the recipe {str(path)!r} cannot be read: {error}") from error
     content = parse_yaml(text, str(path))
     importable(path.parent)
-    written = recipe_from(content, str(path)).model_dump(exclude_unset=True)
+    written = recipe_from(content, str(path), UNFINISHED).model_dump(exclude_unset=True)
     return recipe_from(over(moved(written, read_from(path.parent)), given or {}), str(path))
 
 
@@ -133,9 +132,9 @@ def over(written: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     return {**written, **given, **parts}
 
 
-def recipe_from(content: Mapping[str, Any], origin: str) -> Recipe:
+def recipe_from(content: Mapping[str, Any], origin: str, context: str | None = None) -> Recipe:
     """The recipe that plain data describe; UsageError that lists every mistake in it."""
     try:
-        return Recipe.model_validate(dict(content))
+        return Recipe.model_validate(dict(content), context=context)
     except ValidationError as error:
         raise UsageError(described(error, content, origin)) from error

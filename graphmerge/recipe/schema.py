@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationInfo, model_validator
 
 from graphmerge.errors import UsageError
 from graphmerge.evaluate.measures import MEASURES, chosen
@@ -102,6 +102,10 @@ class Stage(Part):
     seed: StrictInt = 0
 
 
+UNFINISHED = "unfinished"
+"""Context in which a recipe may lack what flags are still to say."""
+
+
 class Recipe(How):
     """One merge, or several in a row: models, data, how to merge, what to write."""
 
@@ -174,7 +178,9 @@ class Recipe(How):
         return self.model_copy(update={"stages": (), **own})
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _complete(self, info: ValidationInfo) -> Self:
+        if info.context == UNFINISHED:
+            return self
         if self.points == 1:
             raise ValueError("points: a curve needs at least 2 points (0 draws none)")
         names: list[str] = []
@@ -187,7 +193,8 @@ class Recipe(How):
             except UsageError as error:
                 raise ValueError(which + str(error)) from error
             later = {s.name for s in self.stages} - set(names)
-            if early := [f.path for f in step.inputs if f.path in later]:
+            used = (*step.inputs, *([step.base] if step.base else []))
+            if early := [f.path for f in used if f.path in later]:
                 raise ValueError(f"{which}its input {early[0]!r} is not made by an earlier stage")
             names.append(name)
         require_measures(self, self.steps[-1][1])

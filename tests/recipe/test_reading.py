@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graphmerge.errors import GraphMergeError, InputError, UsageError
 from graphmerge.match import METHODS as MATCHING
+from graphmerge.match import WAYS
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.recipe import Recipe, echo, read_recipe, recipe_from
 from graphmerge.recipe.read import parse_yaml
@@ -76,7 +77,19 @@ def test_unknown_options_of_matching_are_refused_and_known_ones_echoed(method: s
     assert "no option 'no_such'" in said
     recipe = recipe_from(LEAST | {"match": method, "data": "net:batches"}, "")
     defaults = {n: o.default for n, o in MATCHING[method].options.items() if o.default is not None}
-    assert echo(recipe)["match"]["options"] == defaults
+    assert echo(recipe)["match"]["options"] == defaults | {"reference": 0}
+
+
+@pytest.mark.parametrize("many", WAYS)
+def test_an_echo_says_how_many_models_are_matched(many: str) -> None:
+    """Options of the way too, and its own defaults: read again it is told the same."""
+    first = {n: o.high if o.high < 9 else 7 for n, o in WAYS[many].options.items()}
+    content = LEAST | {"inputs": ["a", "b", "c"], "match": {"method": "weight", "many": many, "options": first}}
+    once = echo(recipe_from(content, ""))
+    assert once["match"]["options"].items() >= first.items()
+    assert echo(recipe_from(once, "again")) == once
+    if WAYS[many].any_pairwise:
+        assert once["match"]["options"]["restarts"] == WAYS[many].pair_options.get("restarts", 2)
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -153,6 +166,13 @@ def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
     assert [name for name, _ in written(tmp_path, shown).steps] == ["left", "all"]
 
 
+def test_what_a_file_lacks_a_flag_may_say(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("model: n:m\ninputs: [a, b]\nmatch: activation\n")
+    assert read_recipe(tmp_path / "r.yaml", {"data": "n:batches"}).match.method == "activation"
+    with pytest.raises(UsageError, match="needs data"):
+        read_recipe(tmp_path / "r.yaml")
+
+
 class TestStages:
     def recipe(self, *stages: dict[str, Any], **more: Any) -> Recipe:
         return recipe_from({"model": "net:make", "stages": list(stages)} | more, "r.yaml")
@@ -173,6 +193,11 @@ class TestStages:
     def test_a_stage_uses_only_what_was_made_before(self) -> None:
         with pytest.raises(UsageError, match="stage one: its input 'two' is not made"):
             self.recipe({"name": "one", "inputs": ["two", "c"]}, {"name": "two", "inputs": ["a", "b"]})
+        with pytest.raises(UsageError, match="stage one: its input 'two' is not made"):
+            self.recipe(
+                {"name": "one", "inputs": ["a", "b"], "base": "two", "merge": "ties"},
+                {"name": "two", "inputs": ["one", "c"]},
+            )
         with pytest.raises(UsageError, match="two stages of this name"):
             self.recipe({"name": "one", "inputs": ["a", "b"]}, {"name": "one", "inputs": ["a", "b"]})
 

@@ -2,7 +2,7 @@
 
 from graphmerge.match.many.alignment import ManyAlignment, load_many_alignment
 from graphmerge.match.many.matching import match_many
-from graphmerge.match.many.ways import WAYS, Way, described_ways, fitting_methods
+from graphmerge.match.many.ways import WAYS, Way, described_ways, fitting_methods, way_settings
 
 __all__ = [
     "WAYS",
@@ -12,4 +12,5 @@ __all__ = [
     "fitting_methods",
     "load_many_alignment",
     "match_many",
+    "way_settings",
 ]
