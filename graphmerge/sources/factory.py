@@ -38,19 +38,21 @@ def import_object(spec: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         target: Any = importlib.import_module(module_name)
         for part in path.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"cannot import {spec!r}: {error}; the current folder is importable") from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"cannot import {spec!r}: {why}; the current folder is importable") from error
     return target, _keywords(arguments or "", spec)
 
 
 def _keywords(text: str, spec: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError("one pair of brackets is expected")
         if call.args or any(k.arg is None for k in call.keywords):
             raise ValueError("only key=literal arguments are read")
         return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError) as error:
         raise UsageError(
             f"the arguments of {spec!r} cannot be read: {error}; write e.g. (width=2)"
         ) from error
