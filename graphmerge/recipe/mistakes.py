@@ -10,35 +10,36 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from graphmerge.errors import meant
-from graphmerge.recipe.schema import Recipe
 
 SHOWN = 120
 """Characters of a value that a message shows."""
 
 
-def described(error: ValidationError, content: Mapping[str, Any], origin: str) -> str:
-    """Every mistake, one paragraph each."""
+def described(
+    error: ValidationError, content: Mapping[str, Any], origin: str, root: type[BaseModel]
+) -> str:
+    """Every mistake, one paragraph each; ``root`` is the model of the whole file."""
     found = error.errors(include_url=False)
     count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
-    return "\n".join([f"{origin}: {count}.", *(_one(e, content) for e in found)])
+    return "\n".join([f"{origin}: {count}.", *(_one(e, content, root) for e in found)])
 
 
-def _one(e: ErrorDetails, content: Mapping[str, Any]) -> str:
-    where = _key(e["loc"])
-    seen = repr(_at(content, e["loc"]))[:SHOWN]
+def _one(e: ErrorDetails, content: Mapping[str, Any], root: type[BaseModel]) -> str:
+    loc = e["loc"]
+    where, (part, text) = _key(loc), _place(loc, root)
     match e["type"]:
         case "extra_forbidden":
-            word, known = str(e["loc"][-1]), _fields(e["loc"][:-1])
-            fix = f"correct or delete it{meant(word, known) or _below(e['loc'][:-1], known, word)}"
+            word, known = str(loc[-1]), list(part.model_fields)
+            fix = f"correct or delete it{meant(word, known) or _below(part, word)}"
             return _lines(f"unknown key {where!r}", ", ".join(known), repr(word), fix)
         case "missing":
-            flag = where.replace("_", "-")
-            return _lines(f"{where!r} is missing", _text(e["loc"]), "nothing", f"add it (--{flag})")
+            return _lines(f"{where!r} is missing", text, "nothing", "add it")
         case "value_error":
-            text = str(e["ctx"]["error"]) if "ctx" in e else e["msg"]
-            return f"  {where}: {text}" if where else f"  {text}"
+            said = str(e["ctx"]["error"]) if "ctx" in e else e["msg"]
+            return f"  {where}: {said}" if where else f"  {said}"
         case _:
-            return _lines(f"{where!r} is wrong", e["msg"][0].lower() + e["msg"][1:], seen, _text(e["loc"]))
+            seen = repr(_at(content, loc))[:SHOWN]
+            return _lines(f"{where!r} is wrong", e["msg"][0].lower() + e["msg"][1:], seen, text)
 
 
 def _lines(what: str, expected: str, seen: str, fix: str) -> str:
@@ -59,20 +60,24 @@ def _at(content: Any, loc: Sequence[int | str]) -> Any:
     return content
 
 
-def _fields(loc: Sequence[int | str]) -> list[str]:
-    """The known keys at a place of the recipe."""
-    part: type[BaseModel] = Recipe
+def _place(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[type[BaseModel], str]:
+    """The model at a place of the file, and what the schema says of the last key that it knows there."""
+    part, text, named = root, "", False
     for key in loc:
-        if isinstance(key, str) and key in part.model_fields:
-            part = next(_parts(part.model_fields[key].annotation), part)
-    return list(part.model_fields)
+        if named or not isinstance(key, str) or key not in part.model_fields:
+            named = False  # a number, or a name that the user chose
+            continue
+        field = part.model_fields[key]
+        text, named = field.description or text, get_origin(field.annotation) is dict
+        part = next(_parts(field.annotation), part)
+    return part, text
 
 
-def _below(loc: Sequence[int | str], known: Sequence[str], word: str) -> str:
-    """The same question for keys one level down."""
-    for key in known:
-        inner = _fields([*loc, key])
-        if inner != known and (found := meant(word, inner)):
+def _below(part: type[BaseModel], word: str) -> str:
+    """Whether a key one level down was meant."""
+    for key, field in part.model_fields.items():
+        inner = [n for model in _parts(field.annotation) for n in model.model_fields]
+        if found := meant(word, inner):
             return found.replace("'", f"'{key}.", 1)
     return ""
 
@@ -81,17 +86,6 @@ def _parts(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models within a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) in (Union, UnionType, tuple, Annotated):
+    elif get_origin(annotation) in (Union, UnionType, tuple, dict, Annotated):
         for inner in get_args(annotation):
             yield from _parts(inner)
-
-
-def _text(loc: Sequence[int | str]) -> str:
-    """What the schema says of a key."""
-    part: type[BaseModel] = Recipe
-    text = ""
-    for key in loc:
-        if isinstance(key, str) and key in part.model_fields:
-            text = part.model_fields[key].description or text
-            part = next(_parts(part.model_fields[key].annotation), part)
-    return text

@@ -137,4 +137,4 @@ def recipe_from(content: Mapping[str, Any], origin: str, context: str | None = N
     try:
         return Recipe.model_validate(dict(content), context=context)
     except ValidationError as error:
-        raise UsageError(described(error, content, origin)) from error
+        raise UsageError(described(error, content, origin, Recipe)) from error

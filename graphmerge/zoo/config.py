@@ -2,95 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from graphmerge.errors import InputError, UsageError, meant, refusal
-from graphmerge.match.methods import settings
-from graphmerge.merge import METHODS as MERGING
-from graphmerge.options import read_options
+from graphmerge.errors import InputError, UsageError
+from graphmerge.match import METHODS as MATCHING
+from graphmerge.recipe import File, Match, Merge
+from graphmerge.recipe.mistakes import described
+from graphmerge.recipe.parts import Part
 from graphmerge.recipe.read import parse_yaml
+from graphmerge.recipe.schema import Examples, Files, Texts
+from graphmerge.recipe.words import choice
 from graphmerge.repair import require_repair
-from graphmerge.sources import parse_input
 
 ZOO_FILE = "zoo.yml"
-
-Options = dict[str, int | float | str | None]
-
-
-def _refusing(check: Callable[[], object]) -> None:
-    """Run a check of the engine within one of pydantic, which knows ValueError alone."""
-    try:
-        check()
-    except UsageError as error:
-        raise ValueError(str(error)) from error
 
 
 def _repair(name: str) -> str:
     """A repair that there is."""
-    if name != "none":
-        _refusing(partial(require_repair, name, {}))
+    try:
+        if name != "none":
+            require_repair(name, {})
+    except UsageError as error:
+        raise ValueError(str(error)) from error
     return name
 
 
-class Part(BaseModel):
-    """A mapping of known keys; frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, given: Any) -> Any:
-        """Refuse an unknown key with the one that was probably meant."""
-        strange = sorted(map(str, given.keys() - cls.model_fields)) if isinstance(given, dict) else []
-        if strange:
-            known = cls.model_fields
-            hint = meant(strange[0], known) or f"; there are: {', '.join(known)}"
-            raise ValueError(f"unknown key {strange[0]!r}{hint}")
-        return given
-
-
-class Weights(Part):
-    """A checkpoint, relative to the folder of the zoo, and what its bytes hash to."""
-
-    path: str
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-
-
-class Match(Part):
-    """How the models after the first are brought into its frame."""
+class OneMatch(Match):
+    """Matching as in a recipe, by one method: what it reaches is held against the baseline."""
 
     method: str = "weight"
-    options: Options = {}
 
     @model_validator(mode="after")
-    def _of_a_method(self) -> Self:
-        _refusing(lambda: settings(self.method, self.options))
-        return self
-
-
-class Merge(Part):
-    """How the aligned models become one."""
-
-    method: str = "average"
-    weights: tuple[float, ...] | None = None
-    options: Options = {}
-
-    @model_validator(mode="after")
-    def _of_a_method(self) -> Self:
-        if self.method not in MERGING:
-            raise ValueError(f"unknown merge method {self.method!r}; there are: {', '.join(MERGING)}")
-        _refusing(lambda: read_options(self.method, MERGING[self.method].options, self.options))
+    def _one(self) -> Self:
+        choice("matching", self.method, MATCHING)
         return self
 
 
 class Tolerances(Part):
     """How far a measurement may be from the baseline before its check fails."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     accuracy: float = Field(default=0.005, ge=0)
     """Of a model or a merge, absolute, on the scale 0 to 1."""
@@ -109,20 +65,23 @@ class Tolerances(Part):
 class Entry(Part):
     """A model of the zoo; the keys mean what they mean in a recipe and as flags of the command line."""
 
-    model: str
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    model: str = Field(min_length=1)
     """``module:factory`` or ``module:factory(width=2)``, the zoo's folder being importable; or a Hugging Face
     folder, relative to the zoo."""
-    example_inputs: tuple[str, ...] = ()
+    example_inputs: Examples = ()
     """As --input; a Hugging Face folder knows its own."""
-    inputs: tuple[Weights, ...] = ()
+    inputs: Files = ()
+    """Checkpoints, relative to the folder of the zoo, and what their bytes hash to."""
     data: str | None = None
     """Batches (inputs, targets) to match and repair with: ``module:loader`` or an .npz."""
     test: str | None = None
     """Batches to measure on; those of ``data`` where there are none."""
-    match: Match = Match()
+    match: OneMatch = OneMatch()
     merge: Merge = Merge()
     repair: Annotated[str, AfterValidator(_repair)] = "none"
-    freeze: tuple[str, ...] = ()
+    freeze: Texts = ()
     seed: int = 0
     points: int = Field(default=3, ge=2)
     """Places on the path between the first two models at which the barrier is measured."""
@@ -132,18 +91,16 @@ class Entry(Part):
     train: str | None = None
     """A command that writes one of ``inputs``: {index} is its number from 0, {path} its path."""
 
-    @model_validator(mode="after")
-    def _of_inputs(self) -> Self:
-        for text in self.example_inputs:
-            _refusing(partial(parse_input, text))
-        return self
-
 
 class Zoo(Part):
     """The content of a zoo.yml."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     version: Literal[1]
-    models: dict[str, Entry]
+    """The version of this format: 1."""
+    models: Annotated[dict[str, Entry], BeforeValidator(lambda given: {} if given is None else given)]
+    """Entries by name; docs/ci.md has an example."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +110,7 @@ class ZooFolder:
     folder: Path
     entries: Mapping[str, Entry]
 
-    def path(self, weights: Weights) -> Path:
+    def path(self, weights: File) -> Path:
         """Where a checkpoint lies."""
         return self.folder / weights.path
 
@@ -183,17 +140,4 @@ def zoo_of(content: Any, path: Path) -> Zoo:
     try:
         return Zoo.model_validate(content)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'the file'}: {_plain(e['msg'])}" for e in error.errors()]
-        raise UsageError(
-            refusal(
-                f"{str(path)!r} is not a zoo as it stands.",
-                expected="version: 1, and under models a mapping of names to entries",
-                seen="\n    ".join(faults),
-                means="nothing was run",
-                fix="correct what is named; docs/ci.md has an example",
-            )
-        ) from error
-
-
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ")
+        raise UsageError(described(error, content, str(path), Zoo)) from error

@@ -16,8 +16,9 @@ from torch import nn
 from graphmerge.candidates import Repair, repairs
 from graphmerge.errors import InputError, UsageError, refusal
 from graphmerge.files import sha256
-from graphmerge.match import Alignment, match
+from graphmerge.match import Alignment, match_many
 from graphmerge.merge import merge
+from graphmerge.recipe import How
 from graphmerge.repair import require_applies
 from graphmerge.sources import Batches, build_model, example_inputs, load_data
 from graphmerge.sources.model import Built
@@ -113,10 +114,9 @@ class Subject:
     @cached_property
     def alignments(self) -> tuple[Alignment, ...]:
         """Of every model after the first to the first."""
-        how, seed = self.entry.match, self.entry.seed
-        options: dict[str, Any] = dict(how.options)
-        first, *others = self.states
-        return tuple(match(self.graph, first, s, how.method, self.data, seed, **options) for s in others)
+        how = self.entry.match
+        told: dict[str, Any] = how.told(how.method)
+        return match_many(self.graph, self.states, how.many, self.data, self.entry.seed, **told).alignments
 
     @cached_property
     def aligned(self) -> tuple[State, ...]:
@@ -140,7 +140,7 @@ class Subject:
     def merged(self) -> State:
         """All models merged and repaired."""
         how = self.entry.merge
-        options: dict[str, Any] = dict(how.options)
+        options: dict[str, Any] = How(merge=how, seed=self.entry.seed).merge_options
         state = merge(
             self.graph, self.states, how.method, self.alignments, how.weights, data=self.data, **options
         )
