@@ -15,8 +15,8 @@ from graphmerge.zoo import Check, edit, judge, read_baseline, read_zoo, run, sel
 from graphmerge.zoo.baseline import changes, updated
 from graphmerge.zoo.judge import passed, unsound
 from graphmerge.zoo.measure import names_of
-from graphmerge.zoo.reports import counted, lines_of, write_reports
-from graphmerge.zoo.run import strays
+from graphmerge.zoo.reports import counted, lines_of, require_place, write_reports
+from graphmerge.zoo.run import share, strays
 
 app = typer.Typer(
     no_args_is_help=True, help="Check a folder of models against what was measured of them before."
@@ -71,18 +71,19 @@ def check(
     """Check every entry: exit code 1 when one is not what the baseline says."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
+        require_place(target, folder, force)
         zoo, baseline = read_zoo(folder), read_baseline(folder)
         found: list[Check] = []
         for measured in run(zoo, select(zoo, only or (), shard), jobs, cache, talk.tick):
             for one in judge(measured, zoo.entries[measured.entry], baseline.get(measured.entry)):
                 found.append(one)
                 _show(one, as_json)
-        if not only and shard is None:
-            for name in strays(zoo, baseline):
+        if not only:
+            for name in share(strays(zoo, baseline), shard):
                 gone = ("the baseline has it, zoo.yml has not: run `graphmerge zoo update`",)
                 found.append(Check(name, "listed", "FAIL", "no such entry", gone))
                 _show(found[-1], as_json)
-        write_reports(target, f"zoo {folder.resolve().name}", found, force)
+        write_reports(target, folder, found, force)
         good = passed(found)
         result = {"passed": good, "checks": [asdict(c) for c in found]}
         line = f"{counted(found)} · {target}/report.html · {target}/junit.xml · exit {int(not good)}"
@@ -118,7 +119,7 @@ def update(
         talk = Talk(quiet, False)
         zoo, old = read_zoo(folder), read_baseline(folder)
         new = {n: facts for n, facts in old.items() if n in zoo.entries}
-        moved = [f"{n}: no longer in the zoo" for n in strays(zoo, old)] if not only else []
+        moved = [f"{n}: no longer in the zoo" for n in strays(zoo, old)]
         for measured in run(zoo, select(zoo, only or ()), jobs, None, talk.tick):
             name = measured.entry
             checks = judge(measured, zoo.entries[name], old.get(name))

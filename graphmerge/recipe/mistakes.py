@@ -15,9 +15,7 @@ SHOWN = 120
 """Characters of a value that a message shows."""
 
 
-def described(
-    error: ValidationError, content: Mapping[str, Any], origin: str, root: type[BaseModel]
-) -> str:
+def described(error: ValidationError, content: Mapping[str, Any], origin: str, root: type[BaseModel]) -> str:
     """Every mistake, one paragraph each; ``root`` is the model of the whole file."""
     found = error.errors(include_url=False)
     count = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"

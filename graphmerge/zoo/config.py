@@ -88,7 +88,7 @@ class Entry(Part):
     onnx: Literal["dynamic", "static", "none"] = "dynamic"
     """Whether the exported file takes any batch, that of the example, or none is made."""
     tolerances: Tolerances = Tolerances()
-    train: str | None = None
+    train: str | None = Field(None, pattern=r"\S")
     """A command that writes one of ``inputs``: {index} is its number from 0, {path} its path."""
 
 

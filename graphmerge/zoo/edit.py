@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,7 +14,7 @@ import yaml
 from graphmerge.errors import GraphMergeError, UsageError
 from graphmerge.files import load_checkpoint, sha256, write_text
 from graphmerge.progress import Progress, silent
-from graphmerge.recipe.read import parse_yaml
+from graphmerge.recipe.read import Dumper, parse_yaml
 from graphmerge.zoo.config import ZOO_FILE, ZooFolder, read_zoo, zoo_of, zoo_text
 
 
@@ -33,16 +33,23 @@ def add(zoo: ZooFolder, name: str, entry: Mapping[str, Any]) -> None:
     content = {name: dict(entry) | ({"inputs": inputs} if inputs else {})}
     zoo_of({"version": 1, "models": content}, path)
     before = zoo_text(path)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
     after = before.rstrip("\n") + "\n" + textwrap.indent(text, "  ")
     expected = parse_yaml(before, str(path))
     expected["models"] = dict(expected["models"] or {}) | content
-    if parse_yaml(after, str(path)) != expected:
+    if _parsed(after) != expected:
         raise UsageError(
             f"{path}: an entry can be appended only where `models` is the last key, indented by two spaces;"
             f" put this there yourself:\n{text}"
         )
     write_text(path, after)
+
+
+def _parsed(text: str) -> Mapping[str, Any] | None:
+    try:
+        return parse_yaml(text, "")
+    except UsageError:
+        return None
 
 
 def train(zoo: ZooFolder, name: str, progress: Progress = silent) -> list[str]:
@@ -57,15 +64,30 @@ def train(zoo: ZooFolder, name: str, progress: Progress = silent) -> list[str]:
     lines = []
     for k, weights in enumerate(entry.inputs):
         path = zoo.path(weights)
-        words = [w.format(index=k, path=path) for w in shlex.split(entry.train)]
+        words = [w.replace("{index}", str(k)).replace("{path}", str(path)) for w in _words(entry.train)]
         progress(f"{name}: {shlex.join(words)}")
-        done = subprocess.run([sys.executable if words[0] == "python" else words[0], *words[1:]], check=False)
-        if done.returncode or not path.is_file():
-            what = f"exit code {done.returncode}" if done.returncode else f"{path} was not written"
-            raise GraphMergeError(f"training {name!r} failed: {shlex.join(words)}: {what}")
+        if wrong := _run(words) or ("" if path.is_file() else f"{path} was not written"):
+            raise GraphMergeError(f"training {name!r} failed: {shlex.join(words)}: {wrong}")
         lines.append(_renew(zoo, weights.sha256, sha256(path), weights.path))
     read_zoo(zoo.folder)
     return lines
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"`train` {command!r} is no command: {error}") from error
+
+
+def _run(words: Sequence[str]) -> str:
+    """Run a command; what went wrong, if anything."""
+    program = sys.executable if words[0] == "python" else words[0]
+    try:
+        done = subprocess.run([program, *words[1:]], check=False)
+    except OSError as error:
+        return str(error)
+    return f"exit code {done.returncode}" if done.returncode else ""
 
 
 def _renew(zoo: ZooFolder, old: str | None, new: str, name: str) -> str:

@@ -1,4 +1,7 @@
-"""Whether what was measured is what the baseline says, and if not, what moved."""
+"""Whether what was measured is what the baseline says, and if not, what moved.
+
+Bounds are written so that what is not a number (NaN) fails them.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def _groups(now: Facts, was: Facts | None, _t: Tolerances) -> Verdict:
 def _invariance(now: Facts, was: Facts | None, _t: Tolerances) -> Verdict:
     text = f"max change {now['error']:.1e}  tol {now['tolerance']:.0e}"
     complaints = [f"group {g}: outputs change when its units move" for g in now["failed"]]
-    if now["error"] > now["tolerance"] and not complaints:
+    if not now["error"] <= now["tolerance"] and not complaints:
         complaints = ["each group holds alone, all together do not"]
     hidden = [g for g in now["hidden"] if was is not None and g not in was["hidden"]]
     return text, [*complaints, *(f"group {g}: no longer shows in the outputs" for g in hidden)]
@@ -117,7 +120,7 @@ def _all_within(what: str, now: Sequence[float], was: Sequence[float] | None, to
     off = [
         f"{what} {k}: {b:.4f} before, now {a:.4f}"
         for k, (a, b) in enumerate(zip(now, was, strict=True), 1)
-        if abs(a - b) > tol
+        if not abs(a - b) <= tol
     ]
     return text, off
 
@@ -134,7 +137,7 @@ def _match(now: Facts, was: Facts | None, t: Tolerances) -> Verdict:
     return text, [
         f"matching of model {k} ends lower: {b:.6g} before, now {a:.6g}"
         for k, (a, b) in pairs
-        if a < b - t.objective * abs(b)
+        if not a >= b - t.objective * abs(b)
     ]
 
 
@@ -184,7 +187,7 @@ def _costs(now: Facts, was: Facts | None, factor: float, what: str) -> Verdict:
     return text, [
         f"{stage} takes {x / max(was[stage], 1e-9):.1f} times the {what} that it took"
         for stage, x in now.items()
-        if stage in was and x > factor * was[stage] + 1
+        if stage in was and not x <= factor * was[stage] + 1
     ]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import graphmerge.errors as own_code
+from graphmerge.errors import GraphMergeError
 from graphmerge.files import sha256, write_text
 from graphmerge.progress import Progress, silent
 from graphmerge.sources import Batches, is_import
@@ -75,9 +76,13 @@ def _digest(data: Batches | None) -> str:
 def measured(name: str, subject: Subject, cache: Path | None = None, progress: Progress = silent) -> Measured:
     """``measure``, or what it gave before for the same content, kept in ``cache``.
 
-    Only what passed is kept, so that a failure by chance (of time) is not repeated.
+    Only what passed is kept, so that a failure by chance (of time) is not repeated. Where there is no key,
+    for the model, its weights or its data cannot be had, measuring tells why.
     """
-    file = cache / f"{key(subject)}.json" if cache else None
+    try:
+        file = cache / f"{key(subject)}.json" if cache else None
+    except (GraphMergeError, OSError):
+        file = None
     if file is not None and file.exists():
         progress(f"{name}: kept in {file}")
         return Measured(**json.loads(file.read_text(encoding="utf-8")) | {"entry": name})

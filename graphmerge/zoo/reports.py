@@ -12,15 +12,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from graphmerge.errors import UsageError
-from graphmerge.files import staged_output
+from graphmerge.files import require_free, staged_output
 from graphmerge.zoo.baseline import versions
 from graphmerge.zoo.judge import Check, passed
 from graphmerge.zoo.page import page
 
 SHOWN = 8
-"""How many details a line on the screen has below it; the reports have them all."""
+"""How many details a check has on the screen and in the summary; the other reports have them all."""
 
 FILES = {"report.html", "report.json", "junit.xml", "summary.md"}
+
+MARKUP = "&<>|\\*_`[]"
+"""What means something in Markdown; as a reference to a character it does not, in a table neither."""
 
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold."""
@@ -33,9 +36,12 @@ def lines_of(check: Check) -> Iterator[str]:
     zoo/mlp  barrier     loss 0.031  baseline 0.030  tol 0.02  PASS
     """
     yield f"zoo/{check.entry}  {check.name:<10}  {check.text}  {check.outcome}"
-    yield from (f"    {line}" for line in check.details[:SHOWN])
-    if len(check.details) > SHOWN:
-        yield f"    and {len(check.details) - SHOWN} more"
+    yield from (f"    {line}" for line in _shown(check.details))
+
+
+def _shown(details: Sequence[str]) -> list[str]:
+    more = len(details) - SHOWN
+    return [*details[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def counted(checks: Sequence[Check]) -> str:
@@ -49,16 +55,26 @@ def counted(checks: Sequence[Check]) -> str:
     return f"{found['PASS']} passed, {found['FAIL']} failed{skipped}"
 
 
-def write_reports(folder: str | Path, title: str, checks: Sequence[Check], force: bool = False) -> None:
+def require_place(folder: str | Path, zoo: str | Path, force: bool = False) -> None:
+    """UsageError unless reports on the zoo in ``zoo`` may be written to ``folder``; as for ``write_reports``."""
+    if Path(folder).is_dir() and not _ours(folder) and not force:
+        raise UsageError(f"{folder} holds more than reports of a zoo; choose another --out, or pass --force")
+    require_free(folder, force or _ours(folder), inputs=[zoo])
+
+
+def _ours(folder: str | Path) -> bool:
+    return Path(folder).is_dir() and {p.name for p in Path(folder).iterdir()} <= FILES
+
+
+def write_reports(folder: str | Path, zoo: str | Path, checks: Sequence[Check], force: bool = False) -> None:
     """Put ``report.html``, ``report.json``, ``junit.xml`` and ``summary.md`` into a folder, all or none.
 
-    Reports of an earlier run are replaced; a folder that holds anything else only with ``force``.
+    Reports of an earlier run are replaced; a folder that holds anything else only with ``force``, and never
+    one that holds the zoo.
     """
-    target = Path(folder)
-    ours = target.is_dir() and {p.name for p in target.iterdir()} <= FILES
-    if target.is_dir() and not ours and not force:
-        raise UsageError(f"{target} holds more than reports of a zoo; choose another --out, or pass --force")
-    with staged_output(target, force or ours) as new:
+    require_place(folder, zoo, force)
+    title = f"zoo {Path(zoo).resolve().name}"
+    with staged_output(folder, force or _ours(folder), inputs=[zoo]) as new:
         texts = {
             "report.html": page(title, checks, counted(checks)),
             "report.json": as_json(checks),
@@ -107,7 +123,7 @@ def _sound(text: str) -> str:
 
 
 def summary(title: str, checks: Sequence[Check]) -> str:
-    """Markdown for the summary of a CI step: what failed in full, the rest as a table of marks."""
+    """Markdown for the summary of a CI step: what failed, with what moved, and a table of marks."""
     lines = [f"## {_cell(title)}: {counted(checks)}", ""]
     failed = [c for c in checks if c.outcome == "FAIL"]
     if failed:
@@ -115,7 +131,7 @@ def summary(title: str, checks: Sequence[Check]) -> str:
         lines += [
             f"| {_cell(c.entry)} | {c.name} | {_cell(c.text)} | {moved} |"
             for c in failed
-            for moved in ["<br>".join(map(_cell, c.details[:SHOWN]))]
+            for moved in ["<br>".join(map(_cell, _shown(c.details)))]
         ]
         lines.append("")
     names = list(dict.fromkeys(c.name for c in checks))
@@ -128,5 +144,4 @@ def summary(title: str, checks: Sequence[Check]) -> str:
 
 def _cell(text: str) -> str:
     """Text that stays in its cell and is no markup."""
-    plain = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
-    return re.sub(r"([*_`\[\]])", r"\\\1", plain)
+    return "".join(f"&#{ord(c)};" if c in MARKUP else c for c in " ".join(text.split()))

@@ -28,14 +28,18 @@ def select(zoo: ZooFolder, patterns: Sequence[str] = (), shard: str | None = Non
     for pattern in patterns:
         if not any(_fits(name, pattern) for name in zoo.entries):
             raise UsageError(f"-k {pattern}: no entry fits; there are: {', '.join(zoo.entries)}")
-    found = [n for n in zoo.entries if not patterns or any(_fits(n, p) for p in patterns)]
+    return share([n for n in zoo.entries if not patterns or any(_fits(n, p) for p in patterns)], shard)
+
+
+def share(names: Sequence[str], shard: str | None) -> list[str]:
+    """Every n-th of ``names``, from the i-th on, for a ``shard`` ``i/n``; all without one."""
     if shard is None:
-        return found
+        return list(names)
     told = re.fullmatch(r"(\d+)/(\d+)", shard)
     k, n = (int(told[1]), int(told[2])) if told else (0, 0)
     if not 1 <= k <= n:
         raise UsageError(f"--shard {shard}: expected I/N with I from 1 to N, such as 1/4")
-    return found[k - 1 :: n]
+    return list(names[k - 1 :: n])
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -51,7 +55,7 @@ def run(
 ) -> Iterator[Measured]:
     """The measurements of the entries called ``names``, in that order, each as soon as it is there.
 
-    With ``jobs`` above 1 each entry has a process, that many at a time; they share torch's threads.
+    With ``jobs`` above 1 that many processes measure, and share torch's threads.
     """
     if jobs == 1 or len(names) < 2:
         for name in names:
@@ -78,7 +82,7 @@ def _in_process(folder: str, name: str, cache: Path | None) -> Measured:
 
 def _died(zoo: ZooFolder, name: str) -> Measured:
     first, *others = names_of(zoo.entries[name])
-    text = "the process that measured it was killed; is there enough memory? Try fewer --jobs"
+    text = "a process was killed, and with it all that were left; is there enough memory? Try fewer --jobs"
     return Measured(name, {}, {first: text}, dict.fromkeys(others, first))
 
 

@@ -152,8 +152,10 @@ class Subject:
 def also_importable(folder: Path) -> Iterator[None]:
     """Within the block modules can be imported from ``folder`` too, after all others."""
     path = str(folder.resolve())
-    sys.path.append(path)
+    added = path not in sys.path
+    sys.path.extend([path] * added)
     try:
         yield
     finally:
-        sys.path.remove(path)
+        if added:
+            sys.path.remove(path)

@@ -84,7 +84,10 @@ def test_unknown_options_of_matching_are_refused_and_known_ones_echoed(method: s
 def test_an_echo_says_how_many_models_are_matched(many: str) -> None:
     """Options of the way too, and its own defaults: read again it is told the same."""
     first = {n: o.high if o.high < 9 else 7 for n, o in WAYS[many].options.items()}
-    content = LEAST | {"inputs": ["a", "b", "c"], "match": {"method": "weight", "many": many, "options": first}}
+    content = LEAST | {
+        "inputs": ["a", "b", "c"],
+        "match": {"method": "weight", "many": many, "options": first},
+    }
     once = echo(recipe_from(content, ""))
     assert once["match"]["options"].items() >= first.items()
     assert echo(recipe_from(once, "again")) == once

@@ -47,7 +47,8 @@ def test_update_prints_what_moved_and_keeps_the_rest(zoo: Zoo, folder: Path) -> 
     assert "group one: 13 units before, now 12" in checked.stdout
     done = zoo("update", folder, "-k", "turned", "--quiet")
     assert done.exit_code == 0
-    assert done.stdout == "turned  groups: group one: 13 units before, now 12\n"
+    told = "gone: no longer in the zoo\nturned  groups: group one: 13 units before, now 12\n"
+    assert done.stdout == told
     assert json.dumps(json.loads((folder / "baseline.json").read_text()), sort_keys=True) == was
 
 
@@ -69,6 +70,26 @@ def test_an_entry_that_left_the_zoo_is_missed(zoo: Zoo, folder: Path) -> None:
     assert "zoo/exported  listed      no such entry  FAIL" in done.stdout
     assert "zoo/pair  listed" in done.stdout
     assert "6 passed, 2 failed" in done.stdout
+    shards = [zoo("check", folder, "--quiet", "--shard", f"{k}/3").stdout for k in (1, 2, 3)]
+    assert [text.count("no such entry  FAIL") for text in shards] == [1, 1, 0]
+
+
+def test_where_reports_cannot_go_is_told_before_anything_is_measured(zoo: Zoo, folder: Path) -> None:
+    for words in (["--out", folder], ["--out", folder, "--force"], ["--out", folder.parent, "--force"]):
+        done = zoo("check", folder, *words)
+        assert done.exit_code == 2
+        assert done.stdout == ""
+    assert (folder / "zoo.yml").exists()
+
+
+def test_what_cannot_be_made_fails_its_check_with_a_cache_too(zoo: Zoo, folder: Path) -> None:
+    (folder / "zoo.yml").write_text(
+        "version: 1\nmodels:\n  lost: {model: 'toynets:lost', example_inputs: 3x6}\n"
+    )
+    (folder / "baseline.json").unlink()
+    done = zoo("check", folder, "--quiet", "--cache", folder / "kept")
+    assert done.exit_code == 1
+    assert "zoo/lost  trace       cannot import 'toynets:lost'" in done.stdout
 
 
 def test_add_appends_an_entry_and_its_hashes(zoo: Zoo, folder: Path) -> None:
@@ -82,6 +103,36 @@ def test_add_appends_an_entry_and_its_hashes(zoo: Zoo, folder: Path) -> None:
     assert entries["more"].data == "toynets:batches"
     assert zoo("add", "more", "--zoo", folder, *words).exit_code == 2
     assert zoo("add", "other", "--zoo", folder, *words, "-w", "none.safetensors").exit_code == 3
+
+
+@pytest.mark.parametrize("head", ["version: 1\nmodels:\n", "version: 1\nmodels: {}\n"])
+def test_the_first_entry_is_added_or_shown(zoo: Zoo, tmp_path: Path, head: str) -> None:
+    (tmp_path / "zoo.yml").write_text(head)
+    done = zoo("add", "1e3", "--zoo", tmp_path, "--model", "toynets:net", "--input", "3x6")
+    if "{}" in head:
+        assert done.exit_code == 2
+        assert "put this there yourself" in done.stderr
+    else:
+        assert done.exit_code == 0, done.output
+        assert list(read_zoo(tmp_path).entries) == ["1e3"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("no-such-program-here", 1, "No such file"),
+        ("python -c 'raise SystemExit(3)'", 1, "exit code 3"),
+        ("python 'open", 2, "No closing quotation"),
+        ("python -c 'print({1: 2}, {})'", 0, "as before"),
+    ],
+)
+def test_a_command_of_training_that_fails(zoo: Zoo, folder: Path, command: str, code: int, said: str) -> None:
+    text = (folder / "zoo.yml").read_text()
+    start, end = text.index("train: "), text.index("    inputs:")
+    (folder / "zoo.yml").write_text(f"{text[:start]}train: |-\n      {command}\n{text[end:]}")
+    done = zoo("train", "pair", "--zoo", folder, "--quiet")
+    assert done.exit_code == code, done.output
+    assert said in done.output
 
 
 def test_train_runs_the_command_and_renews_the_hashes(zoo: Zoo, folder: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from graphmerge.errors import UsageError
 from graphmerge.zoo import Check
-from graphmerge.zoo.reports import FILES, counted, lines_of, write_reports
+from graphmerge.zoo.reports import FILES, counted, lines_of, summary, write_reports
 
-HOSTILE = "<script>alert(1)</script>|`x`\x1b[31m"
+HOSTILE = "<script>alert(1)</script>\\|`x`\x1b[31m"
 CHECKS = [
     Check("mlp", "trace", "PASS", "8 operators, 0 without a rule", (), 0.5),
     Check("mlp", "groups", "FAIL", "2 groups  baseline 3 groups", ("group one: gone", HOSTILE), 0.25),
@@ -42,7 +42,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def reports(tmp_path: Path) -> Path:
-    write_reports(tmp_path / "out", "zoo toys", CHECKS)
+    write_reports(tmp_path / "out", tmp_path / "toys", CHECKS)
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
     return tmp_path / "out"
 
@@ -55,8 +55,10 @@ def test_a_line_tells_check_measurement_and_outcome() -> None:
 
 
 def test_a_long_story_is_cut_on_the_screen() -> None:
-    *_, last = lines_of(Check("mlp", "groups", "FAIL", "", tuple(map(str, range(20)))))
+    long = Check("mlp", "groups", "FAIL", "", tuple(map(str, range(20))))
+    *_, last = lines_of(long)
     assert last == "    and 12 more"
+    assert "<br>7<br>and 12 more |" in summary("", [long])
 
 
 def test_junit_counts_and_tells_what_moved(reports: Path) -> None:
@@ -93,13 +95,23 @@ def test_the_summary_is_a_table_that_names_cannot_break(reports: Path) -> None:
     assert text.startswith("## zoo toys: 1 passed, 1 failed, 1 not run\n")
     assert "<script>" not in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert [r.replace("\\|", "").count("|") for r in rows] == [5] * 7
+    assert [r.count("|") for r in rows] == [5] * 7
+    assert "\\" not in text
 
 
-def test_reports_replace_reports_and_nothing_else(reports: Path) -> None:
-    write_reports(reports, "again", CHECKS[:1])
+def test_reports_replace_reports_and_nothing_else(reports: Path, tmp_path: Path) -> None:
+    write_reports(reports, tmp_path / "again", CHECKS[:1])
     assert json.loads((reports / "report.json").read_text())["passed"] is True
     (reports / "mine.txt").write_text("")
     with pytest.raises(UsageError, match="--force"):
-        write_reports(reports, "again", CHECKS)
+        write_reports(reports, tmp_path / "again", CHECKS)
     assert (reports / "mine.txt").exists()
+
+
+def test_reports_never_take_the_place_of_the_zoo(tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "zoo.yml").write_text("")
+    for out in (tmp_path, tmp_path / "zoo"):
+        with pytest.raises(UsageError):
+            write_reports(out, tmp_path / "zoo", CHECKS, force=True)
+    assert (tmp_path / "zoo" / "zoo.yml").exists()
