@@ -56,7 +56,7 @@ def counted(checks: Sequence[Check]) -> str:
 
 
 def require_place(folder: str | Path, zoo: str | Path, force: bool = False) -> None:
-    """UsageError unless reports on the zoo in ``zoo`` may be written to ``folder``; as for ``write_reports``."""
+    """UsageError unless reports on a zoo may be written to ``folder``, as ``write_reports`` does."""
     if Path(folder).is_dir() and not _ours(folder) and not force:
         raise UsageError(f"{folder} holds more than reports of a zoo; choose another --out, or pass --force")
     require_free(folder, force or _ours(folder), inputs=[zoo])

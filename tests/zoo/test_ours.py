@@ -72,5 +72,9 @@ def test_the_action_and_the_workflow_fit_together() -> None:
     (step,) = [s for s in jobs["zoo"]["steps"] if s.get("uses") == "./"]
     assert set(step["with"]) <= set(action["inputs"])
     assert (ROOT / step["with"]["zoo"] / "zoo.yml").is_file()
+    (load, save) = [s for s in action["runs"]["steps"] if "actions/cache" in s.get("uses", "")]
+    assert save["if"] == "always()"  # a failure too keeps what passed
+    assert load["with"]["key"] == save["with"]["key"]
+    assert load["with"]["key"].startswith(load["with"]["restore-keys"])
     used = set(re.findall(r"inputs\.([\w-]+)", str(action["runs"])))
     assert used == set(action["inputs"])
