@@ -7,9 +7,11 @@ is the same on every run.
 
 from __future__ import annotations
 
+import gc
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -34,13 +36,27 @@ def reference_step() -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Processor seconds of the fastest of a few runs."""
+    """Processor seconds of the fastest of a few runs, without those of the garbage collector."""
     found: list[float] = []
-    while len(found) < RUNS and sum(found) < ENOUGH:
-        start = time.process_time()
-        work()
-        found.append(time.process_time() - start)
+    with _uncollected():
+        while len(found) < RUNS and sum(found) < ENOUGH:
+            start = time.process_time()
+            work()
+            found.append(time.process_time() - start)
     return min(found)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is collected in the block: a sweep may take as long as a trace, and comes when it likes."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def in_steps(spent: float) -> float:
