@@ -51,7 +51,7 @@ def test_the_lock_gives_the_same_bytes_again(run: Run, tmp_path: Path) -> None:
     lock = yaml.safe_load((tmp_path / "out" / "recipe.lock.yaml").read_text())
     digest = hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest()
     assert lock["inputs"][0] == {"path": "../a.safetensors", "sha256": digest}
-    assert lock["match"]["options"] == {"cost": "plain", "restarts": 2}
+    assert lock["match"]["options"] == {"reference": 0, "cost": "plain", "restarts": 2}
     assert (lock["match"]["method"], lock["match"]["many"]) == ("weight", "reference")
     assert {"graphmerge", "torch", "python"} <= lock["made_with"].keys()
 
