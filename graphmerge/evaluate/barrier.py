@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,10 @@ Repair = Callable[[State, float], State]
 
 @dataclass(frozen=True)
 class BarrierCurve:
-    """Scores along the straight path (1 - at) a + at b; ``at`` [point] from 0 to 1."""
+    """Scores along the straight path (1 - at) a + at b; ``at`` [point] from 0 to 1.
+
+    A barrier is NaN where a score of the path is.
+    """
 
     at: tuple[float, ...]
     scores: tuple[Score, ...]
@@ -30,25 +34,30 @@ class BarrierCurve:
     @property
     def loss(self) -> float:
         """max_at L(at) - (L(0) + L(1)) / 2, in nats (Git Re-Basin, definition 2.1)."""
-        return max(s.loss for s in self.scores) - (self.scores[0].loss + self.scores[-1].loss) / 2
+        losses = [s.loss for s in self.scores]
+        return _highest(losses) - (losses[0] + losses[-1]) / 2
 
     @property
     def loss_above_line(self) -> float:
         """max_at [L(at) - (1 - at) L(0) - at L(1)], in nats: fairer where the ends differ; 0 at the ends."""
         first, last = self.scores[0].loss, self.scores[-1].loss
-        return max(s.loss - (1 - t) * first - t * last for t, s in zip(self.at, self.scores, strict=True))
+        return _highest(
+            [s.loss - (1 - t) * first - t * last for t, s in zip(self.at, self.scores, strict=True)]
+        )
 
     @property
     def error(self) -> float:
         """The first convention for the error rate (0 to 1)."""
         errors = [1 - s.accuracy for s in self.scores]
-        return max(errors) - (errors[0] + errors[-1]) / 2
+        return _highest(errors) - (errors[0] + errors[-1]) / 2
 
     @property
     def error_above_line(self) -> float:
         """The second convention for the error rate (0 to 1)."""
         errors = [1 - s.accuracy for s in self.scores]
-        return max(e - (1 - t) * errors[0] - t * errors[-1] for t, e in zip(self.at, errors, strict=True))
+        return _highest(
+            [e - (1 - t) * errors[0] - t * errors[-1] for t, e in zip(self.at, errors, strict=True)]
+        )
 
     @property
     def midpoint(self) -> Score:
@@ -65,6 +74,11 @@ class BarrierCurve:
             "loss barrier": {"max minus mean of ends": self.loss, "max above line": self.loss_above_line},
             "error barrier": {"max minus mean of ends": self.error, "max above line": self.error_above_line},
         }
+
+
+def _highest(values: Sequence[float]) -> float:
+    """The largest value; NaN if one is, which ``max`` may pass over."""
+    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 def places(points: int) -> tuple[float, ...]:

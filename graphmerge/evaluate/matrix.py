@@ -77,11 +77,12 @@ def barrier_matrix(
 
 
 def clustered(names: Sequence[str], values: np.ndarray[Any, Any], threshold: float | None) -> BarrierMatrix:
-    """Cluster a symmetric matrix of barriers; what is not finite counts as twice the largest."""
+    """Cluster a symmetric matrix of barriers; what is not finite is farther than any cut."""
     finite = values[np.isfinite(values)]
     largest = max(float(finite.max()), 0.0)
     cut = largest / 2 if threshold is None else threshold
-    apart = squareform(np.where(np.isfinite(values), values, 2 * largest).clip(min=0), checks=False)
+    far = 2 * max(largest, cut) or 1.0
+    apart = squareform(np.where(np.isfinite(values), values, far).clip(min=0), checks=False)
     tree = linkage(apart, "average", optimal_ordering=True)
     labels = fcluster(tree, cut, "distance").tolist()
     number = {label: k for k, label in enumerate(dict.fromkeys(labels))}

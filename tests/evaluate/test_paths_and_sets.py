@@ -116,6 +116,22 @@ def test_clusters_are_models_without_barriers_between_them() -> None:
     assert clustered("abcde", values, None).clusters == (0, 1, 0, 1, 0)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_path_that_leaves_the_finite_has_no_finite_barrier(bad: float) -> None:
+    scores = [Score(1.0, 0.5, 4), Score(bad, 0.25, 4), Score(1.0, 0.5, 4)]
+    curve = BarrierCurve((0.0, 0.5, 1.0), tuple(scores))
+    assert not math.isfinite(curve.loss)
+    assert not math.isfinite(curve.loss_above_line)
+    assert curve.error == curve.error_above_line == 0.25
+
+
+def test_models_with_no_finite_barrier_share_no_cluster() -> None:
+    for bad in (math.nan, math.inf):
+        assert clustered("ab", np.array([[0, bad], [bad, 0]]), None).clusters == (0, 1)
+        values = np.array([[0, 0.1, bad], [0.1, 0, bad], [bad, bad, 0]])
+        assert clustered("abc", values, 1.0).clusters == (0, 0, 1)
+
+
 def test_distances_and_angles_by_hand() -> None:
     model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
     graph = gm.trace(model, (torch.randn(4, 1),))
