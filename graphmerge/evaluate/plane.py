@@ -20,7 +20,7 @@ from graphmerge.metrics import Score, Scorer, evaluate
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.affine import AFFINE, op_name, tensor_name
-from graphmerge.trace.run import State, state_of
+from graphmerge.trace.run import State, state_of, tied
 
 PlaneRepair = Callable[[State, Sequence[float]], State]
 """From a state dict and the shares of the three models in it to a repaired one."""
@@ -112,7 +112,7 @@ def random_plane(
     state = state_of(model)
     generator = torch.Generator().manual_seed(seed)
     ends = [
-        {n: t + d[n] if n in d else t for n, t in state.items()}
+        tied(graph.program, {n: t + d[n] if n in d else t for n, t in state.items()})
         for d in (filter_normalised(graph, state, generator) for _ in range(2))
     ]
     x = y = _grid([-reach, reach], points, 0.0)
@@ -145,7 +145,11 @@ def filter_normalised(graph: ModelGraph, state: State, generator: torch.Generato
 
 
 def _inner(names: Sequence[str], origin: State, p: State, q: State) -> float:
-    return sum(float(((p[n] - origin[n]).double() * (q[n] - origin[n]).double()).sum()) for n in names)
+    total = 0.0
+    for n in names:
+        u, v = (x[n].double() - origin[n].double() for x in (p, q))
+        total += float((u * v).sum())
+    return total
 
 
 def _grid(values: Sequence[float], points: int, margin: float) -> tuple[float, ...]:

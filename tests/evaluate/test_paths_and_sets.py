@@ -80,6 +80,40 @@ def test_random_directions_have_the_norms_of_the_filters_and_spare_biases() -> N
     assert plane != random_plane(graph, model, data, points=3, seed=5)
 
 
+class Tied(nn.Module):
+    """One matrix embeds classes and tells them apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.embed(x))
+        return out
+
+
+def test_tied_weights_move_together_on_a_random_plane() -> None:
+    torch.manual_seed(0)
+    model, data = Tied(), [(torch.arange(6), torch.arange(6).roll(1))]
+    graph, state = gm.trace(model, (torch.arange(6),)), model.state_dict()
+    plane = random_plane(graph, model, data, points=2, seed=4)
+    generator = torch.Generator().manual_seed(4)
+    x, y = (d for _ in range(2) for d in filter_normalised(graph, state, generator).values())
+    for i, t in enumerate(plane.y):
+        for j, s in enumerate(plane.x):
+            w = state["embed.weight"] + s * x + t * y
+            wanted = F.cross_entropy(w @ w.T, data[0][1]).item()
+            assert plane.scores[i][j].loss == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_extent_of_a_plane_does_not_suffer_from_bfloat16() -> None:
+    models = [mlp(k).bfloat16() for k in range(3)]
+    plane = plane_through(traced(mlp, 12, 5), models, [(x.bfloat16(), y) for x, y in labelled()], points=2)
+    wanted = (flat(models[1]) - flat(models[0])).norm()
+    assert plane.marks["b"][0] == pytest.approx(float(wanted), rel=1e-6)
+
+
 def test_a_path_through_many_models_is_made_of_barriers() -> None:
     a, b, c = (mlp(k) for k in range(3))
     data = labelled()
