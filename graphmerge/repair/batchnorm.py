@@ -70,7 +70,7 @@ def with_statistics(
     for norm in norms(program):
         own = moments[norm.mean]
         for name, value in ((norm.mean, own.mean), (norm.var, own.variance(unbiased=True))):
-            result[name] = check_finite(torch.as_tensor(value), name).to(state[name])
+            result[name] = check_finite(torch.as_tensor(value), f"the statistics for {name}").to(state[name])
     return tied(program, result)
 
 

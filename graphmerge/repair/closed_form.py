@@ -15,7 +15,7 @@ from graphmerge.repair.batchnorm import with_statistics
 from graphmerge.repair.renormalise import Correction, correction, fuse, notes_of
 from graphmerge.repair.sites import norms, sites
 from graphmerge.repair.statistics import JointMoments, Moments, goal
-from graphmerge.repair.task import Point, Repaired, Task, check_finite
+from graphmerge.repair.task import Point, Repaired, Task
 from graphmerge.trace.run import State, tied, visit
 
 
@@ -39,7 +39,7 @@ def closed_form(task: Task, merged: State, weights: Sequence[float], gains: str)
         wanted = goal([each.of(k) for k in range(len(weights))], weights)
         told: Moments = each.mixture(weights)
         c = correction(told, wanted, scale=True, shift=site.bias is not None)
-        check_finite(c.scale, site.weight)
+        c.check(site.weight)
         corrections[site.node] = c
     notes = notes_of(found, corrections, skipped)
     return Repaired(tied(task.program, fuse(state, found, corrections)), notes)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from graphmerge.metrics import logits_of
-from graphmerge.repair.task import Repaired, Task, targets_of
+from graphmerge.repair.task import Repaired, Task, check_finite, targets_of
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import State, device_of, functional, readable_again, split_batch, tied, to_device
 
@@ -21,7 +21,8 @@ def finetune(task: Task, merged: State, _: Sequence[float], steps: int, rate: fl
     model, device = task.graph.model, device_of(merged)
     batches = list(readable_again(task.data))
     names = [t.name for t in task.program.tensors.values() if not t.is_buffer and t.dtype.is_floating_point]
-    learned = {n: merged[n].detach().float().clone().requires_grad_() for n in names}
+    wide = {n: torch.promote_types(merged[n].dtype, torch.float32) for n in names}
+    learned = {n: merged[n].detach().to(wide[n], copy=True).requires_grad_() for n in names}
     optimiser = torch.optim.Adam(list(learned.values()), lr=rate)
     generator, order = torch.Generator().manual_seed(seed), list[int]()
     losses = []
@@ -31,9 +32,10 @@ def finetune(task: Task, merged: State, _: Sequence[float], steps: int, rate: fl
             batch = batches[order.pop()]
             args, kwargs = to_device(split_batch(batch), device)
             state = {**merged, **{n: t.to(merged[n].dtype) for n, t in learned.items()}}
-            logits = logits_of(functional(model, tied(task.program, state), args, kwargs)).float()
-            logits = logits.reshape(-1, logits.shape[-1])
+            logits = logits_of(functional(model, tied(task.program, state), args, kwargs))
+            logits = logits.reshape(-1, logits.shape[-1]).to(torch.promote_types(logits.dtype, torch.float32))
             loss = F.cross_entropy(logits, targets_of(batch, len(logits)).to(device))
+            check_finite(loss, "the loss and its gradient")
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -36,6 +36,11 @@ class Correction:
     dead: torch.Tensor
     out_of_reach: torch.Tensor
 
+    def check(self, weight: str) -> None:
+        """InputError where it is not finite; NaN in the data shows in the shift alone at some sites."""
+        for value in (self.scale, self.shift):
+            check_finite(value, f"the statistics for {weight}")
+
 
 def repair(task: Task, merged: State, weights: Sequence[float], gains: str, sums: str) -> Repaired:
     """Every site gets the mean and the spread that lie between those of the endpoints.
@@ -74,7 +79,7 @@ def _renormalise(
         task.progress(f"repairing {site.weight}")
         own = _moments(visits, site)
         c = correction(own, goals[site.seen], scale, shift and site.bias is not None)
-        check_finite(c.scale, site.weight)
+        c.check(site.weight)
         corrections[site.node] = c
         return [_corrected(v, c, site) for v in visits]
 

@@ -93,7 +93,7 @@ def batch_size(inputs: Any) -> int:
 
 
 def targets_of(batch: Any, predictions: int) -> torch.Tensor:
-    """The class numbers [prediction] of a batch (inputs, targets); InputError where there are none."""
+    """Class numbers [prediction] (int64) of a batch (inputs, targets); InputError where there are none."""
     if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
         raise InputError(
             "this repair needs batches (inputs, targets), with targets a tensor of class numbers"
@@ -101,7 +101,9 @@ def targets_of(batch: Any, predictions: int) -> torch.Tensor:
     targets = batch[1].reshape(-1)
     if len(targets) != predictions:
         raise InputError(f"the model gives {predictions} predictions for {len(targets)} targets")
-    return targets
+    if targets.is_floating_point():
+        raise InputError(f"targets are {targets.dtype}; this repair needs class numbers (int64)")
+    return targets.long()
 
 
 def require_samples(samples: int) -> None:
@@ -114,7 +116,7 @@ def require_samples(samples: int) -> None:
 
 
 def check_finite(value: torch.Tensor, name: str) -> torch.Tensor:
-    """Refuse statistics that are not finite."""
+    """Refuse what was measured and is not finite."""
     if not bool(torch.isfinite(value).all()):
-        raise InputError(f"the statistics for {name} are not finite: does the data hold NaN or infinity?")
+        raise InputError(f"{name} are not finite: does the data hold NaN or infinity?")
     return value

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from graphmerge.errors import InputError
-from graphmerge.metrics import forward
+from graphmerge.metrics import IGNORED, forward
 from graphmerge.repair.scaling import scales_of_output
-from graphmerge.repair.task import Repaired, Task, targets_of
+from graphmerge.repair.task import Repaired, Task, check_finite, targets_of
 from graphmerge.trace.run import State, device_of, readable_again, split_batch, tied, to_device
 
 LARGEST = 100.0
@@ -43,26 +43,29 @@ def temperature(task: Task, merged: State, weights: Sequence[float], reference: 
 
 
 def best_temperature(task: Task, state: State) -> float:
-    """The temperature at which ``state`` has the least cross-entropy on the data."""
+    """The temperature of least cross-entropy of ``state`` on the data; targets of -100 do not count."""
     each: list[torch.Tensor] = []
     right: list[torch.Tensor] = []
     for batch in readable_again(task.data):
         task.progress(f"logits of batch {len(each) + 1}")
         inputs = to_device(split_batch(batch), device_of(state))
         logits = forward(task.graph.model, state, *inputs)
-        each.append(logits.reshape(-1, logits.shape[-1]))
-        right.append(targets_of(batch, len(each[-1])).to(logits.device))
-    if not each:
-        raise InputError("the data holds no batch: nothing to fit a temperature on")
+        logits = logits.reshape(-1, logits.shape[-1])
+        targets = targets_of(batch, len(logits)).to(logits.device)
+        each.append(logits[targets != IGNORED])
+        right.append(targets[targets != IGNORED])
+    if not any(map(len, right)):
+        raise InputError("the data holds no target: nothing to fit a temperature on")
     return fit_temperature(torch.cat(each), torch.cat(right))
 
 
 def fit_temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
     """The T from 1/100 to 100 with the least cross-entropy of ``logits`` [prediction, class] / T.
 
-    Newton's method on 1/T, in which the loss is convex, held between bounds that close in.
+    Newton's method on 1/T, in which the loss is convex, held between bounds that close in. InputError for
+    logits that are not finite.
     """
-    z = logits.double()
+    z = check_finite(logits, "the logits").double()
     z = z - z.max(-1, keepdim=True).values
     own = z.gather(1, targets[:, None])[:, 0].mean()
     low, high, at = 1 / LARGEST, LARGEST, 1.0

@@ -163,3 +163,23 @@ def test_calls_that_make_no_sense_are_refused(task: Task) -> None:
     inputs = [x for x, _ in task.data]
     with pytest.raises(gm.InputError, match="targets"):
         gm.repair(task.graph, state, list(task.endpoints), inputs, method="temperature")
+
+
+@pytest.mark.parametrize("method", [n for n, m in METHODS.items() if n != "bn-reset"])
+@pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
+def test_data_that_hold_nan_are_refused(method: str, options: dict[str, str]) -> None:
+    (model,) = models(Residual, 1)
+    data = batches(6)
+    data[0][0][0, 0] = torch.nan
+    own = {n: v for n, v in options.items() if n in METHODS[method].options}
+    graph = gm.trace(model, (torch.randn(20, 6),))
+    with pytest.raises(gm.InputError, match="not finite"):
+        gm.repair(graph, model.state_dict(), [model, model], data, method=method, **own)
+
+
+def test_fine_tuning_takes_double_precision_as_it_is() -> None:
+    (model,) = models(Residual, 1)
+    model, data = model.double(), [(x.double(), y) for x, y in batches(6)]
+    graph, state = gm.trace(model, (data[0][0],)), {n: t / 3 for n, t in model.state_dict().items()}
+    found = gm.repair(graph, state, [state], data, method="finetune", steps=1, rate=1e-12)
+    assert all(float((found[n] - t).abs().max()) < 1e-11 for n, t in state.items())

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import graphmerge as gm
+from graphmerge.metrics import IGNORED
 from graphmerge.repair import Task, repair_with_report
 from graphmerge.repair.scaling import scales_of_output
 from graphmerge.repair.temperature import best_temperature, fit_temperature
@@ -37,6 +38,13 @@ def test_the_best_temperature_is_found(scale: float) -> None:
 def test_it_ends_at_the_bound_where_there_is_no_best() -> None:
     targets = torch.arange(5).repeat(4)
     assert fit_temperature(F.one_hot(targets).float(), targets) == pytest.approx(0.01)
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    logits, targets = draw(1.0)
+    logits[7, 2] = torch.nan
+    with pytest.raises(gm.InputError, match="logits are not finite"):
+        fit_temperature(logits, targets)
 
 
 class Pooled(nn.Module):
@@ -100,6 +108,22 @@ def test_logits_are_divided_through_the_weights(case: str) -> None:
     with torch.no_grad():
         assert torch.allclose(model(x), before / t, rtol=1e-4, atol=1e-5)
     assert best_temperature(task, repaired) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_targets_that_are_left_out_do_not_count() -> None:
+    torch.manual_seed(0)
+    model = Text().eval()
+    graph, state = gm.trace(model, (TOKENS,)), model.state_dict()
+    targets = torch.randint(3, (40, 8), generator=torch.Generator().manual_seed(2))
+    padded = torch.where(torch.arange(40)[:, None] < 30, targets, IGNORED)
+    task = Task(graph, (state,), [(TOKENS, padded.int())])
+    wanted = best_temperature(Task(graph, (state,), [(TOKENS[:30], targets[:30])]), state)
+    assert best_temperature(task, state) == pytest.approx(wanted, rel=1e-5)
+    repaired, _ = repair_with_report(task, state, method="finetune", steps=2)
+    assert all(bool(t.isfinite().all()) for t in repaired.values())
+    for bad, words in ((torch.full_like(targets, IGNORED), "no target"), (targets.float(), "float32")):
+        with pytest.raises(gm.InputError, match=words):
+            best_temperature(Task(graph, (state,), [(TOKENS, bad)]), state)
 
 
 def test_it_is_as_calibrated_as_the_endpoints() -> None:
