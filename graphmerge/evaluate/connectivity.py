@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from graphmerge.evaluate.layers import Layer, features, layers
@@ -57,7 +58,7 @@ def llfc(
     """Layerwise linear feature connectivity of ``a`` and (aligned) ``b`` on the inputs of ``data``.
 
     ``only`` are patterns of layer names. Features are flattened [sample, feature]; where both sides of a
-    cosine are 0 it counts as 1, where one is as 0.
+    cosine are 0 it counts as 1, where one is as 0; so does the coefficient.
     """
     return Connectivity("LLFC", at, _measure(graph, a, b, data, at, lambda _: (1 - at, at), only))
 
@@ -91,26 +92,30 @@ def _measure(
     count = dict.fromkeys(sums, 0)
     with torch.no_grad():
         for layer, values in features(program, [first, second, merged], data, found):
-            fa, fb, fm = (v.flatten(1) if v.ndim > 1 else v[:, None] for v in values)
-            mixed = _mix(fa, fb, shares(layer))
+            fa, fb, fm = (_rows(v) for v in values)
+            v, w = shares(layer)
+            mixed = v * fa + w * fb  # in float64, for in float32 the shares of a deep layer are 0
             own, apart = _cosine(fm, mixed), _cosine(fa, fb)
-            length = own * fm.norm(dim=1).double() / mixed.norm(dim=1).double().clamp_min(_TINY)
+            length = own * _ratio(fm.norm(dim=1), mixed.norm(dim=1))
             sums[layer.name] += torch.stack([(1 - own).sum(), (1 - apart).sum(), length.sum()])
             count[layer.name] += len(fa)
     return tuple(LayerConnectivity(n, *(s / count[n]).tolist()) for n, s in sums.items())
 
 
-_TINY = 1e-30
+def _rows(value: torch.Tensor) -> torch.Tensor:
+    """Features [sample, feature] (float64)."""
+    return (value.flatten(1) if value.ndim > 1 else value[:, None]).double()
 
 
-def _mix(a: torch.Tensor, b: torch.Tensor, shares: tuple[float, float]) -> torch.Tensor:
-    wide = torch.promote_types(a.dtype, torch.float32)
-    return a.to(wide) * shares[0] + b.to(wide) * shares[1]
+def _cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Cosines [sample] of rows."""
+    p, q = (F.normalize(t, dim=1, eps=_TINY) for t in (x, y))
+    both_zero = (x == 0).all(1) & (y == 0).all(1)
+    return torch.where(both_zero, 1.0, torch.linalg.vecdot(p, q).clamp(-1, 1))
 
 
-def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Cosines [sample] of rows (float64)."""
-    x, y = a.double(), b.double()
-    lengths = x.norm(dim=1), y.norm(dim=1)
-    cos = (torch.linalg.vecdot(x, y) / (lengths[0] * lengths[1]).clamp_min(_TINY)).clamp(-1, 1)
-    return torch.where((lengths[0] == 0) & (lengths[1] == 0), 1.0, cos)
+_TINY = 1e-300
+
+
+def _ratio(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.where((x == 0) & (y == 0), 1.0, x / y.clamp_min(_TINY))

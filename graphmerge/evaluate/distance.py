@@ -113,5 +113,6 @@ def _together(rows: Iterable[ParameterDistance], key: Callable[[str], str]) -> t
 
 def _angle(row: ParameterDistance, distance: float) -> float:
     scale = row.norm_a * row.norm_b
+    # NaN stays NaN: min and max return their first argument where a comparison is false
     inner = (row.norm_a**2 + row.norm_b**2 - distance**2) / 2
-    return math.degrees(math.acos(max(-1.0, min(1.0, inner / scale)))) if scale else math.nan
+    return math.degrees(math.acos(min(max(inner / scale, -1.0), 1.0))) if scale else math.nan

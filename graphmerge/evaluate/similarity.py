@@ -82,6 +82,7 @@ def centred_gram(x: torch.Tensor) -> torch.Tensor:
     if n < LEAST:
         raise InputError(f"the batches hold {n} samples; CKA needs at least {LEAST} in each")
     rows = x.flatten(1).double() if x.ndim > 1 else x[:, None].double()
+    rows = rows - rows[0]  # what never varies is exactly 0, which a mean may miss by rounding
     rows = rows - rows.mean(0)
     gram = (rows @ rows.T).fill_diagonal_(0)
     means = gram.sum(1) / (n - 2)

@@ -59,6 +59,32 @@ def test_between_a_model_and_itself_features_are_connected() -> None:
     assert last.coefficient == pytest.approx(4)  # f(a) against (1/8 + 1/8) f(a) at depth 3
 
 
+def test_connectivity_of_a_deep_network_does_not_underflow() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(180)))
+    for p in model.parameters():
+        nn.init.orthogonal_(p)
+    graph = gm.trace(model, (torch.randn(8, 4),))
+    last = lewc(graph, model, model, [torch.randn(8, 4)]).rows[-1]
+    assert last.deviation == pytest.approx(0, abs=1e-5)
+    assert last.coefficient == pytest.approx(2.0**179, rel=1e-4)  # 2 / 2^180 of the features is the mixture
+
+
+def test_where_all_features_are_zero_nothing_shrinks() -> None:
+    model = mlp(0)
+    for p in model.parameters():
+        nn.init.constant_(p, -1.0)  # the first ReLU is shut
+    rows = llfc(traced(mlp, 12, 5), model, model, [(torch.rand(12, 5), None)]).rows
+    assert [r.deviation for r in rows] == pytest.approx([0] * 5, abs=1e-9)
+    assert [r.coefficient for r in rows] == pytest.approx([1] * 5)
+
+
+def test_lengths_of_features_are_not_rounded_to_bfloat16() -> None:
+    model, data = mlp(0).bfloat16(), [(x.bfloat16(), y) for x, y in labelled()]
+    graph = gm.trace(model, (data[0][0],))
+    assert [r.coefficient for r in llfc(graph, model, model, data).rows] == pytest.approx([1.0] * 5, abs=1e-6)
+
+
 def test_variance_is_that_of_the_units_over_samples_and_space() -> None:
     a, b = conv(0), conv(1)
     x = torch.randn(8, 1, 6, 6)
@@ -115,6 +141,16 @@ def test_cka_is_blind_to_the_order_of_units_and_one_for_the_same_model() -> None
     assert cka(graph, a, moved, data).diagonal == pytest.approx([1.0] * 5, abs=1e-5)
     with pytest.raises(InputError, match="at least 4"):
         cka(graph, a, a, [(data[0][0][:3], None)])
+
+
+def test_layers_that_never_vary_have_no_cka() -> None:
+    model, (x, _) = mlp(0).double(), labelled(9, 9)[0]
+    nn.init.zeros_(model[2].weight)  # type: ignore[arg-type]
+    nn.init.constant_(model[2].bias, 0.7)  # type: ignore[arg-type]
+    values = torch.tensor(cka(gm.trace(model, (x.double(),)), model, model, [x.double()]).values)
+    assert values[:2, :2].isfinite().all()
+    assert values[2:].isnan().all()
+    assert values[:, 2:].isnan().all()
 
 
 def test_stitching_runs_the_first_part_of_one_and_the_rest_of_the_other() -> None:

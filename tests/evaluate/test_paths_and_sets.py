@@ -12,7 +12,7 @@ from plain import conv, labelled, middle, mlp, traced
 from torch import nn
 
 import graphmerge as gm
-from graphmerge.errors import GateError, UsageError
+from graphmerge.errors import GateError, InputError, UsageError
 from graphmerge.evaluate import (
     BarrierCurve,
     CurveSpread,
@@ -183,6 +183,12 @@ def test_distances_and_angles_by_hand() -> None:
     assert [m.name for m in found.modules] == ["0", "2"]
 
 
+def test_the_angle_to_a_model_that_is_no_number_is_none() -> None:
+    a = {n: t.detach() for n, t in mlp(0).named_parameters()}
+    b = {n: t * math.nan for n, t in a.items()}
+    assert math.isnan(distances(traced(mlp, 12, 5), a, b, b).total.angle_before)
+
+
 def test_buffers_do_not_count_as_distance() -> None:
     a, b = conv(0), conv(0)
     b[1].running_mean.add_(5)  # type: ignore[union-attr, operator]
@@ -200,6 +206,8 @@ def test_alignment_passes_the_gate_and_what_is_no_symmetry_does_not() -> None:
         require_unmoved(graph, a, moved | {"0.bias": a.state_dict()["0.bias"] + 1}, data)
     with pytest.raises(GateError, match="nan"):
         require_unmoved(graph, a, moved | {"0.bias": a.state_dict()["0.bias"] * math.nan}, data)
+    with pytest.raises(InputError, match="no batch"):
+        require_unmoved(graph, a, moved | {"0.bias": a.state_dict()["0.bias"] + 1}, [])
 
 
 def test_seeds_are_summarised_by_mean_and_deviation() -> None:
