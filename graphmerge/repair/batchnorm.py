@@ -49,17 +49,27 @@ def reset(task: Task, merged: State, _: Sequence[float]) -> Repaired:
 
 def reset_on(program: Program, state: State, batches: Sequence[Inputs]) -> dict[str, torch.Tensor]:
     """``reset_batchnorm`` on a graph traced at the shapes of the data."""
-    pools: dict[str, Moments] = {}  # one for each BatchNorm, which may run more than once
-    found = {n.node: pools.setdefault(n.mean, Moments()) for n in norms(program)}
+    pools, at = pools_of(program)
 
-    def normalise(visits: list[Visit]) -> list[Any]:
-        moments = found[visits[0].node.name]
-        for v in visits:
-            moments.update(v.args[0], 1)
-        return [(_normalised(v, moments), *v.value[1:]) for v in visits]
+    def reset_one(visits: list[Visit]) -> list[Any]:
+        return normalised(visits, at[visits[0].node.name])
 
-    run_together(program, state, batches if found else (), found, normalise)
+    run_together(program, state, batches if at else (), at, reset_one)
     return with_statistics(program, state, pools)
+
+
+def pools_of(program: Program) -> tuple[dict[str, Moments], dict[str, Moments]]:
+    """Moments to be filled, by the name of each BatchNorm's mean, and by the nodes at which it runs."""
+    pools: dict[str, Moments] = {}
+    at = {n.node: pools.setdefault(n.mean, Moments()) for n in norms(program)}
+    return pools, at
+
+
+def normalised(visits: Sequence[Visit], moments: Moments) -> list[Any]:
+    """What a BatchNorm returns by the statistics of all the data, which are added to ``moments``."""
+    for v in visits:
+        moments.update(v.args[0], 1)
+    return [(_normalised(v, moments), *v.value[1:]) for v in visits]
 
 
 def with_statistics(

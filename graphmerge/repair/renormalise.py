@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from graphmerge.repair.batchnorm import reset_on
-from graphmerge.repair.sites import Site, norms, sites
+from graphmerge.repair.batchnorm import normalised, pools_of, with_statistics
+from graphmerge.repair.sites import Site, sites
 from graphmerge.repair.statistics import Goal, JointMoments, Moments
 from graphmerge.repair.sums import with_sums
 from graphmerge.repair.task import Repaired, Task, check_finite
@@ -46,7 +46,7 @@ def repair(task: Task, merged: State, weights: Sequence[float], gains: str, sums
     """Every site gets the mean and the spread that lie between those of the endpoints.
 
     All batches go through the merged network site by site together, so that later sites see inputs
-    corrected by the statistics of all the data. BatchNorms, if there are any, are reset first.
+    corrected by the statistics of all the data. BatchNorms on the way are reset (see ``reset_on``).
     """
     return _renormalise(task, merged, weights, gains, sums, scale=True, shift=True)
 
@@ -68,13 +68,14 @@ def _renormalise(
     found, skipped = sites(program, gains == "yes")
     found = with_sums(program, found) if sums == "yes" else found
     found = found if scale else tuple(s for s in found if s.bias)
-    if norms(program):
-        merged = reset_on(program, merged, task.batches)
     goals = task.goals([s.seen for s in found], weights)
     corrections: dict[str, Correction] = {}
     by_node = {s.seen[0]: s for s in found}
+    pools, resets = pools_of(program)
 
-    def correct(visits: list[Visit]) -> list[torch.Tensor]:
+    def correct(visits: list[Visit]) -> list[Any]:
+        if visits[0].node.name in resets:
+            return normalised(visits, resets[visits[0].node.name])
         site = by_node[visits[0].node.name]
         task.progress(f"repairing {site.weight}")
         own = _moments(visits, site)
@@ -83,8 +84,9 @@ def _renormalise(
         corrections[site.node] = c
         return [_corrected(v, c, site) for v in visits]
 
-    run_together(program, merged, task.batches, by_node, correct)
-    return Repaired(tied(program, fuse(merged, found, corrections)), notes_of(found, corrections, skipped))
+    run_together(program, merged, task.batches, {*by_node, *resets}, correct)
+    state = fuse(with_statistics(program, merged, pools), found, corrections)
+    return Repaired(tied(program, state), notes_of(found, corrections, skipped))
 
 
 def _moments(visits: Sequence[Visit], site: Site) -> Moments | JointMoments:

@@ -122,6 +122,15 @@ def test_the_closed_form_is_exact_where_the_merged_network_is_the_weighted_sum()
     assert all(torch.allclose(ways[0][n], t, atol=1e-5) for n, t in ways[1].items())
 
 
+@pytest.mark.parametrize("method", ["repair", "rescale", "reshift"])
+def test_batchnorms_after_a_site_are_reset_on_what_it_then_returns(method: str) -> None:
+    three, data = models(Images, 3), batches(1, 6, 6)
+    graph = gm.trace(three[0], (data[0][0],))
+    repaired = gm.repair(graph, gm.average([m.state_dict() for m in three]), three, data, method=method)
+    again = gm.reset_batchnorm(graph.model, repaired, data)
+    assert all(torch.allclose(again[n], t, rtol=1e-4, atol=1e-5) for n, t in repaired.items())
+
+
 def test_parts_of_repair_change_the_spread_or_the_mean_alone(task: Task) -> None:
     merged = gm.average(list(task.endpoints))
     first = next(s for s in sites(task.program)[0] if s.bias)
