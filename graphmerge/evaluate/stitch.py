@@ -21,7 +21,17 @@ from graphmerge.metrics import Score, score_outputs
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace import Program
-from graphmerge.trace.run import Inputs, State, call, device_of, fitting, program_for, state_of, visit
+from graphmerge.trace.run import (
+    Inputs,
+    State,
+    call,
+    device_of,
+    fitting,
+    program_for,
+    state_of,
+    to_device,
+    visit,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def stitch(
     found = cuts(program)
     if not found:
         raise UsageError("the network cannot be stitched: no layer has everything flow through it")
-    args, kwargs = program.example
+    args, kwargs = to_device(program.example, device_of(b))
     spec = pytree.tree_flatten(call(graph.model, b, args, kwargs))[1]
     kept = [batch for batch in data if None not in fitting(program, [batch], device_of(b))]
     scores = []
