@@ -67,15 +67,19 @@ Scorer = Callable[[nn.Module, State, Iterable[Any]], Score]
 """How a network is scored on data: ``evaluate``, or ``partial(evaluate, loss=..., metrics=...)``."""
 
 
+WITHOUT_SCORES = "without --data (data=) models are matched by weights and merged, and nothing is scored"
+"""What can be done with models that are no classifiers."""
+
+
 def logits_of(outputs: Any) -> torch.Tensor:
-    """Logits [batch, ..., class] from a tensor or an output with a ``logits`` field."""
-    if isinstance(outputs, torch.Tensor):
-        return outputs
-    if hasattr(outputs, "logits"):
-        logits: torch.Tensor = outputs.logits
-        return logits
+    """Logits [batch, ..., class] from a tensor, or an output with ``logits`` as a field or a key."""
+    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+    if isinstance(found, torch.Tensor):
+        return found
+    keys = f" of {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else ""
     raise InputError(
-        f"the model returns a {type(outputs).__name__}; expected a tensor of logits or a field .logits"
+        f"the model returns a {type(outputs).__name__}{keys}; expected a tensor of logits,"
+        f" or a field or key 'logits'; {WITHOUT_SCORES}"
     )
 
 
@@ -130,13 +134,13 @@ def _classified(outputs: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torc
     """Cross-entropy and hits [prediction] of logits [batch, ..., class]."""
     log_p = _wide(logits_of(outputs)).log_softmax(-1)
     log_p, wanted = log_p.reshape(-1, log_p.shape[-1]), targets.reshape(-1)
-    if len(log_p) != len(wanted):
-        raise InputError(f"the model gives {len(log_p)} predictions for {len(wanted)} targets")
     if wanted.is_floating_point():
         raise InputError(
-            f"targets are {targets.dtype}, expected class numbers (int64): for others state a loss"
-            " (graphmerge.evaluate(..., loss=...))"
+            f"targets are {targets.dtype}, expected class numbers (int64); {WITHOUT_SCORES};"
+            " gm.evaluate takes another loss="
         )
+    if len(log_p) != len(wanted):
+        raise InputError(f"the model gives {len(log_p)} predictions for {len(wanted)} targets")
     wanted = wanted.long()
     known = wanted != IGNORED
     log_p, wanted = log_p[known], wanted[known]
@@ -159,7 +163,8 @@ def score_outputs(
     for batch in data:
         if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
             raise InputError(
-                "evaluation needs batches (inputs, targets), with targets a tensor of class numbers"
+                "evaluation needs batches (inputs, targets), with targets a tensor of class numbers;"
+                f" {WITHOUT_SCORES}"
             )
         targets = batch[1].to(device)
         args, kwargs = to_device(split_batch(batch), device)

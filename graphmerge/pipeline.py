@@ -233,6 +233,7 @@ def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
     keep = len(data) - max(1, round(len(data) * HELD_OUT))
     if keep < 1:
         raise InputError(
-            f"the data holds {len(data)} batches; at least 2 are needed to hold one out: use smaller batches"
+            f"the data holds {len(data)} batch{'es' * (len(data) != 1)}; at least 2 are needed, since one is"
+            " held out to choose by: use smaller batches, or more data"
         )
     return data[:keep], data[keep:]

@@ -150,12 +150,14 @@ def add(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Append an entry to zoo.yml, with the SHA-256 of its checkpoints."""
+    """Append an entry to zoo.yml, with the SHA-256 of its checkpoints; begin the file where there is none."""
     with exit_codes(debug):
         given: dict[str, Any] = {"model": model, "example_inputs": inputs, "inputs": weights}
         given |= {"data": data, "test": test}
-        edit.add(read_zoo(folder), name, {k: v for k, v in given.items() if v})
-        out.print(f"{name}: added; run `graphmerge zoo update -k {name}`", markup=False, soft_wrap=True)
+        edit.add(edit.opened(folder), name, {k: v for k, v in given.items() if v})
+        out.print(
+            f"{name}: added; run `graphmerge zoo update {folder} -k {name}`", markup=False, soft_wrap=True
+        )
 
 
 @app.command()

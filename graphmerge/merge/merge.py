@@ -139,10 +139,10 @@ def require_call(
     if weights is not None and method.weights == "none":
         raise UsageError(f"{name} takes no weights: it finds the shares itself")
     if method.base and base is None:
-        raise UsageError(f"{name} needs base=...: the model that all were fine-tuned from")
+        raise UsageError(f"{name} needs base=... (--base): the model that all were fine-tuned from")
     if method.data and data is None and own_data is None:
         kind = "held-out batches (inputs, targets)" if method.data == "held-out" else "batches of inputs"
-        raise UsageError(f"{name} needs data=...: {kind}")
+        raise UsageError(f"{name} needs data=... (--data): {kind}")
     if method.data == "held-out" and data is None:
         raise UsageError(f"{name} chooses on one set of held-out batches: give data=...")
     if method.data == "own" and own_data is None:

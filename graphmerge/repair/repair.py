@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import UsageError, meant
 from graphmerge.options import Value, read_options
 from graphmerge.progress import Progress, silent
 from graphmerge.repair.methods import METHODS
@@ -145,5 +145,5 @@ def _known(method: str) -> list[str]:
     unknown = [n for n in names if n not in METHODS]
     if unknown:
         there = f"{', '.join(METHODS)}, joined by +; or {', '.join(CHOICES)}"
-        raise UsageError(f"unknown repair {unknown[0]!r}; there are: {there}")
+        raise UsageError(f"unknown repair {unknown[0]!r}; there are: {there}{meant(unknown[0], METHODS)}")
     return names

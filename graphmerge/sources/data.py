@@ -32,11 +32,16 @@ def load_data(spec: str) -> Batches:
         return _from_file(Path(spec))
     loader, arguments = import_object(spec)
     try:
-        return [tuple(batch) for batch in loader(**arguments)]
+        batches = list(loader(**arguments))
     except Exception as error:
         if out_of_memory(error):
             raise
         raise InputError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
+    for batch in batches:
+        if not isinstance(batch, list | tuple):  # a tensor alone would fall apart into its samples
+            seen = type(batch).__name__
+            raise InputError(f"{spec!r} gives a {seen} as a batch; expected pairs (inputs, targets)")
+    return [tuple(batch) for batch in batches]
 
 
 def check_data_file(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -45,6 +50,8 @@ def check_data_file(path: str | Path) -> dict[str, tuple[int, ...]]:
     Raises InputError where it is missing or damaged, lacks one of the two, or their lengths differ.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"the data file {str(path)!r} does not exist")
     shapes = _safetensors_shapes(path) if path.suffix == SAFETENSORS else _npz_shapes(path)
     if {"inputs", "targets"} - shapes.keys():
         raise InputError(f"{path} has arrays {sorted(shapes)}, expected inputs and targets")
@@ -55,8 +62,6 @@ def check_data_file(path: str | Path) -> dict[str, tuple[int, ...]]:
 
 
 def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    if not path.is_file():
-        raise InputError(f"the data file {str(path)!r} does not exist")
     return {n: tuple(t["shape"]) for n, t in read_header(path).items() if n != METADATA}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import UsageError, meant
 
 FORM = re.compile(r"([\w.]+):([\w.]+)(?:\((.*)\))?", re.DOTALL)
 """``module:name`` or ``module:name(key=literal, ...)``."""
@@ -36,11 +36,14 @@ def import_object(spec: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     importable(Path.cwd())
     try:
         target: Any = importlib.import_module(module_name)
-        for part in path.split("."):
-            target = getattr(target, part)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise UsageError(f"cannot import {spec!r}: {why}; the current folder is importable") from error
+    for part in path.split("."):
+        try:
+            target = getattr(target, part)
+        except AttributeError as error:
+            raise UsageError(f"cannot import {spec!r}: {error}{meant(part, dir(target))}") from error
     return target, _keywords(arguments or "", spec)
 
 

@@ -28,7 +28,9 @@ class Branch:
     alike: int = 1
 
     def local(self, name: str) -> str:
-        """A name as seen from inside this module."""
+        """A name as seen from inside this module; that of the module itself is its last word."""
+        if name == self.path:
+            return name.rpartition(".")[2]
         return name.removeprefix(self.path + ".") if self.path else name
 
 

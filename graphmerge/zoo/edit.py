@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,9 +18,18 @@ from graphmerge.progress import Progress, silent
 from graphmerge.recipe.read import Dumper, parse_yaml
 from graphmerge.zoo.config import ZOO_FILE, ZooFolder, read_zoo, zoo_of, zoo_text
 
+NEW = "version: 1\nmodels:\n"
+"""A zoo.yml without entries."""
+
+
+def opened(folder: Path) -> ZooFolder:
+    """The zoo in a folder; an empty one where the folder has no zoo.yml yet."""
+    empty = folder.is_dir() and not (folder / ZOO_FILE).exists()
+    return ZooFolder(folder, {}) if empty else read_zoo(folder)
+
 
 def add(zoo: ZooFolder, name: str, entry: Mapping[str, Any]) -> None:
-    """Append an entry to zoo.yml, with the SHA-256 of its checkpoints.
+    """Append an entry to zoo.yml, with the SHA-256 of its checkpoints; begin the file where there is none.
 
     Raises InputError where one cannot be read, UsageError where the name is taken, a key is wrong, or
     ``models`` is not the last key of the file, so that nothing can be appended to it.
@@ -32,7 +42,7 @@ def add(zoo: ZooFolder, name: str, entry: Mapping[str, Any]) -> None:
     inputs = [{"path": p, "sha256": sha256(zoo.folder / p)} for p in entry.get("inputs", ())]
     content = {name: dict(entry) | ({"inputs": inputs} if inputs else {})}
     zoo_of({"version": 1, "models": content}, path)
-    before = zoo_text(path)
+    before = zoo_text(path) if path.exists() else NEW
     text = yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110)
     after = before.rstrip("\n") + "\n" + textwrap.indent(text, "  ")
     expected = parse_yaml(before, str(path))

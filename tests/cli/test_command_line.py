@@ -155,6 +155,7 @@ def test_json_is_one_object_and_nothing_else(run: Run) -> None:
     ("words", "fragment"),
     [
         (("inspect", "--model", "nothing:here", "--input", "2x4"), "cannot import"),
+        (("inspect", "--model", "tinynet:net", "--input", "2x4"), "did you mean 'Net'?"),
         (("inspect", "--model", "tinynet", "--input", "2x4"), "module:name"),
         (("inspect", "--model", "tinynet:Net", "--input", "2xmany"), "SHAPE"),
         (("inspect", "--model", "tinynet:Net(width=oops)", "--input", "2x1x4x4"), "width"),

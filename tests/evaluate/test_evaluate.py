@@ -44,6 +44,32 @@ def test_tokens_are_scored_one_by_one() -> None:
     )
 
 
+class Named(nn.Module):
+    """A model with several outputs, in a dictionary."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key, self.head = key, nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mean": x.mean(1), self.key: self.head(x)}
+
+
+def test_logits_may_be_a_key_of_a_dictionary() -> None:
+    model, x, y = Named("logits"), torch.randn(5, 4), torch.randint(0, 3, (5,))
+    assert gm.evaluate(model, model.state_dict(), [(x, y)]) == gm.evaluate(
+        model.head, model.head.state_dict(), [(x, y)]
+    )
+
+
+def test_what_is_no_classifier_is_told_what_to_do() -> None:
+    model, x = Named("scores"), torch.randn(5, 4)
+    with pytest.raises(InputError, match=r"dict of 'mean', 'scores'.* without --data"):
+        gm.evaluate(model, model.state_dict(), [(x, torch.zeros(5).long())])
+    with pytest.raises(InputError, match=r"targets are torch.float32.* without --data"):
+        gm.evaluate(model.head, model.head.state_dict(), [(x, torch.randn(5, 2, 2))])
+
+
 def test_the_ensemble_averages_probabilities() -> None:
     a, b, x, y = nn.Linear(4, 3), nn.Linear(4, 3), torch.randn(9, 4), torch.randint(0, 3, (9,))
     mean = (a(x).softmax(1) + b(x).softmax(1)) / 2

@@ -157,6 +157,7 @@ def test_calls_that_make_no_sense_are_refused(task: Task) -> None:
     state = task.endpoints[0]
     for method, options, words in (
         ("heal", {}, "unknown repair 'heal'"),
+        ("bn_reset", {}, "did you mean 'bn-reset'"),
         ("repair", {"depth": 3}, "no option 'depth'"),
         ("repair", {"gains": "perhaps"}, "one of no, yes"),
         ("finetune", {"steps": 0}, "at least 1"),

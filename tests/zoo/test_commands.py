@@ -135,6 +135,17 @@ def test_a_command_of_training_that_fails(zoo: Zoo, folder: Path, command: str, 
     assert said in done.output
 
 
+def test_add_begins_a_zoo_in_a_folder_without_one(zoo: Zoo, folder: Path) -> None:
+    (folder / "zoo.yml").unlink()
+    words = ["--model", "toynets:net", "--input", "3x6"]
+    done = zoo("add", "first", "--zoo", folder, *words, "-w", "pair-0.safetensors")
+    assert done.exit_code == 0, done.output
+    assert list(read_zoo(folder).entries) == ["first"]
+    assert zoo("add", "second", "--zoo", folder, *words).exit_code == 0
+    assert list(read_zoo(folder).entries) == ["first", "second"]
+    assert zoo("add", "first", "--zoo", folder / "nowhere", *words).exit_code == 3
+
+
 def test_train_runs_the_command_and_renews_the_hashes(zoo: Zoo, folder: Path) -> None:
     was = read_zoo(folder).entries["pair"].inputs
     text = (folder / "zoo.yml").read_text()
