@@ -100,13 +100,15 @@ class Measure:
     shares: Sequence[float]
     repair: Repairs
     say: Progress
+    unmatched: str = "naive"
+    """What models that were merged as they are are called."""
 
     def __call__(self, matching: str, repair: str, state: State, notes: Notes) -> Candidate:
         """A candidate with its scores."""
         held_out, test = self.held_out, self.test
         chosen_by = evaluate(self.graph.model, state, held_out) if held_out else None
         score = evaluate(self.graph.model, state, test) if test and test is not held_out else chosen_by
-        title = "naive" if matching == "none" else f"{matching} matching"
+        title = self.unmatched if matching == "none" else f"{matching} matching"
         title += f" + {repair.replace('+', ' + ')}" if repair != "none" else ""
         self.say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
         for method, note in notes.items():

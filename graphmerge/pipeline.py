@@ -147,7 +147,8 @@ def merge_traced(
         if how.match.method != "auto" or m not in how.match.lacking(data)
     }
     shares = _shares(how.merge.weights, len(states))
-    measure = Measure(graph, data, held_out, test, shares, how.repair, say)
+    unmatched = "naive" if how.merge.method == "average" else f"{how.merge.method}, not matched"
+    measure = Measure(graph, data, held_out, test, shares, how.repair, say, unmatched)
     candidates, reports = [], {}
     frames: dict[str, Sequence[State]] = {}
     for matching, moves in {"none": (), **alignments}.items():

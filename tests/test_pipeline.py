@@ -54,6 +54,15 @@ def test_without_data_the_aligned_average_is_taken_unmeasured() -> None:
     assert result.kept.score is None
 
 
+def test_what_is_merged_as_it_is_goes_by_its_method() -> None:
+    """Naive is the average alone."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    a, b = states(model)
+    how = How(match="none", merge={"method": "ties"})
+    result = gm.merge_models(model, [a, b], (torch.randn(5, 4),), how=how, base=model.state_dict())
+    assert [c.name for c in result.candidates] == ["ties, not matched"]
+
+
 def test_data_may_come_from_a_loader() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     a, b = states(model)

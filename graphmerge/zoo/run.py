@@ -23,8 +23,10 @@ from graphmerge.zoo.subject import Subject
 def select(zoo: ZooFolder, patterns: Sequence[str] = (), shard: str | None = None) -> list[str]:
     """The entries whose name contains or fits one of ``patterns``, of these the share ``i/n`` of ``shard``.
 
-    Raises UsageError where a pattern fits nothing or the shard is none.
+    Raises UsageError where there are no entries, a pattern fits nothing, or the shard is none.
     """
+    if not zoo.entries:
+        raise UsageError(f"{zoo.folder} has no entries, so nothing would be checked: graphmerge zoo add NAME")
     for pattern in patterns:
         if not any(_fits(name, pattern) for name in zoo.entries):
             raise UsageError(f"-k {pattern}: no entry fits; there are: {', '.join(zoo.entries)}")

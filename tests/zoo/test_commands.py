@@ -181,6 +181,14 @@ def test_bad_files_have_codes_of_their_own(zoo: Zoo, folder: Path, tmp_path: Pat
     assert "did you mean 'models'?" in done.stderr
 
 
+def test_a_zoo_without_entries_is_no_success(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "zoo.yml").write_text("version: 1\nmodels: {}\n")
+    for command in ("check", "update"):
+        done = zoo(command, tmp_path)
+        assert done.exit_code == 2
+        assert "has no entries" in done.stderr
+
+
 def test_shards_are_a_partition(measured: Path) -> None:
     zoo = read_zoo(measured)
     parts = [select(zoo, shard=f"{k}/2") for k in (1, 2)]
