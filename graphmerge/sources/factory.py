@@ -43,7 +43,8 @@ def import_object(spec: str) -> tuple[Callable[..., Any], dict[str, Any]]:
         try:
             target = getattr(target, part)
         except AttributeError as error:
-            raise UsageError(f"cannot import {spec!r}: {error}{meant(part, dir(target))}") from error
+            why = f"AttributeError: {error}{meant(part, dir(target))}"
+            raise UsageError(f"cannot import {spec!r}: {why}") from error
     return target, _keywords(arguments or "", spec)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import Residual, conv, labelled, middle, mlp, steps, traced
+from plainly import Residual, conv, labelled, middle, mlp, steps, traced
 from torch import nn
 
 import graphmerge as gm

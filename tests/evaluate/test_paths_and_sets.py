@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import conv, labelled, middle, mlp, traced
+from plainly import conv, labelled, middle, mlp, traced
 from torch import nn
 
 import graphmerge as gm

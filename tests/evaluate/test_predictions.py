@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import labelled, mlp, traced
+from plainly import labelled, mlp, traced
 from torch import nn
 
 import graphmerge as gm
