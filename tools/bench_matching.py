@@ -13,6 +13,7 @@ again; the section of ``--out`` is written anew from all of them.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import subprocess
@@ -56,6 +57,7 @@ class Peak:
 
     def __enter__(self) -> Peak:
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but not given back would hide what is taken
         self.before, self.most, self._on = self._now(), 0, True
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -146,7 +148,7 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         seconds = time.process_time() - since
     row: dict[str, Any] = {
         "name": name, "kind": kind, "size": size, "seconds": seconds, "objective": alignment.objective,
-        "start": alignment.start, "memory": 2 + peak.most / size, "certified": alignment.certified,
+        "start": alignment.start, "memory": 2 + peak.most / size if size > 1 << 24 else None, "certified": alignment.certified,
         "exact": None if planted is None else alignment.transform == planted,
     }  # fmt: skip
     row["plain seconds"], row["plain objective"] = plain_descent(graph, a, b, options.seed)
@@ -174,7 +176,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['plain seconds'] / row['seconds']:.1f}",
         f"{row['objective'] / row['plain objective'] - 1:+.2%}",
         shown,
-        f"{row['memory']:.1f}",
+        f"{row['memory']:.1f}" if row["memory"] else "",
         ", ".join(filter(None, [exact, "certified" if row["certified"] else ""])),
     ]
     return "| " + " | ".join(cells) + " |\n"
@@ -185,11 +187,12 @@ HEAD = (
     " objective over ours | memory | |\n" + "|---" * 10 + "|\n"
 )
 NOTE = (
-    "Made by `python tools/bench_matching.py`, {threads} threads. Seconds are processor seconds; plain is Git"
-    " Re-Basin's weight matching as published, on the same weights in the same process. Memory is the peak,"
-    " both models included, in sizes of one (of models below 16 MB it says little). *planted*: the same"
-    " weights in a random order; *independent*: two initialisations; *trained-like*: random weights whose"
-    " singular values decay.\n\n"
+    "Made by `python tools/bench_matching.py`, {threads} thread(s). Seconds are processor seconds; plain is Git"
+    " Re-Basin's weight matching as published, on the same weights in the same process, heads with their inner"
+    " order as it stands. Memory is the peak of the process, both models included, in sizes of one (of those"
+    " above 16 MB; the libraries' own buffers weigh on small ones). *planted*: the same weights in a random"
+    " order; *independent*: two initialisations; *trained-like*: random weights whose singular values"
+    " decay.\n\n"
 )
 
 

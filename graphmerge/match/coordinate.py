@@ -106,6 +106,8 @@ def _descended(
             similarity, converged, steps[:] = other, ended, found
             task.keep(similarity.transform, similarity.objective)
             reached.append(similarity.objective)
+        else:
+            other.forget()
     for _ in range(task.options["restarts"] - 1):
         if _perfect(similarity, bound):
             break

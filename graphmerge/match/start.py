@@ -129,14 +129,15 @@ def _sorted(entries: torch.Tensor, keys: IntArray) -> torch.Tensor:
     for size in np.unique(counts):
         index = torch.from_numpy(columns[sizes[columns] == size]).to(entries.device)
         part = entries.index_select(-1, index)
-        found.append(
-            part if size == 1 else _ascending(part.reshape(*part.shape[:-1], -1, int(size))).flatten(-2)
-        )
-    return torch.cat(found, -1)
+        if size > 1:
+            _sort(part.unflatten(-1, (-1, int(size))))
+        found.append(part)
+    return torch.cat(found, -1) if len(found) > 1 else found[0]
 
 
-def _ascending(t: torch.Tensor) -> torch.Tensor:
-    """``t`` sorted along its last dimension; on the CPU numpy does it, thirty times as fast as torch."""
+def _sort(t: torch.Tensor) -> None:
+    """Sort along the last dimension in place; on the CPU numpy does it, thirty times as fast as torch."""
     if t.device.type == "cpu":
-        return torch.from_numpy(np.sort(t.numpy(), -1))
-    return t.sort(-1).values
+        t.numpy().sort(-1)
+    else:
+        t.copy_(t.sort(-1).values)

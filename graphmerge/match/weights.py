@@ -18,7 +18,7 @@ from graphmerge.match.layout import Site
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import reorder
 
-KEEP = 0.4
+KEEP = 0.3
 """Most memory for the similarities that one descent keeps, as a part of one model."""
 
 CHUNK = 1 / 16

@@ -43,7 +43,9 @@ def test_similarities_corrected_after_a_few_units_moved_are_those_computed_anew(
     setting: tuple[gm.ModelGraph, dict[str, Plan], State, State], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, work, a, b = setting
+    monkeypatch.setattr(weights, "KEEP", 1.0)
     similarity = WeightSimilarity(a, b, graph.identity())
+    monkeypatch.undo()
     for plan in work.values():
         similarity.total(plan.sites)
     for k, mover in enumerate(work.values()):
