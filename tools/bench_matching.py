@@ -147,10 +147,16 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         alignment = gm.match(graph, a, b, seed=options.seed)
         seconds = time.process_time() - since
     row: dict[str, Any] = {
-        "name": name, "kind": kind, "size": size, "seconds": seconds, "objective": alignment.objective,
-        "start": alignment.start, "memory": 2 + peak.most / size if size > 1 << 24 else None, "certified": alignment.certified,
+        "name": name,
+        "kind": kind,
+        "size": size,
+        "seconds": seconds,
+        "objective": alignment.objective,
+        "start": alignment.start,
+        "memory": 2 + peak.most / size if size > 1 << 24 else None,
+        "certified": alignment.certified,
         "exact": None if planted is None else alignment.transform == planted,
-    }  # fmt: skip
+    }
     row["plain seconds"], row["plain objective"] = plain_descent(graph, a, b, options.seed)
     if options.peer:
         other = peer(options.peer, name, a, b, options.limit, options.threads)
@@ -187,11 +193,11 @@ HEAD = (
     " objective over ours | memory | |\n" + "|---" * 10 + "|\n"
 )
 NOTE = (
-    "Made by `python tools/bench_matching.py`, {threads} thread(s). Seconds are processor seconds; plain is Git"
-    " Re-Basin's weight matching as published, on the same weights in the same process, heads with their inner"
-    " order as it stands. Memory is the peak of the process, both models included, in sizes of one (of those"
-    " above 16 MB; the libraries' own buffers weigh on small ones). *planted*: the same weights in a random"
-    " order; *independent*: two initialisations; *trained-like*: random weights whose singular values"
+    "Made by `python tools/bench_matching.py`, {threads} thread(s). Seconds are processor seconds; plain is"
+    " Git Re-Basin's weight matching as published, on the same weights in the same process, heads with their"
+    " inner order as it stands. Memory is the peak of the process, both models included, in sizes of one (of"
+    " those above 16 MB; the libraries' own buffers weigh on small ones). *planted*: the same weights in a"
+    " random order; *independent*: two initialisations; *trained-like*: random weights whose singular values"
     " decay.\n\n"
 )
 

@@ -130,7 +130,7 @@ def _sorted(entries: torch.Tensor, keys: IntArray) -> torch.Tensor:
         index = torch.from_numpy(columns[sizes[columns] == size]).to(entries.device)
         part = entries.index_select(-1, index)
         if size > 1:
-            _sort(part.unflatten(-1, (-1, int(size))))
+            _sort(part.view(*part.shape[:-1], -1, int(size)))
         found.append(part)
     return torch.cat(found, -1) if len(found) > 1 else found[0]
 
