@@ -108,7 +108,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         return dict(json.loads(entries.get(OWN_KEY, "{}")))
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise _unreadable(
+        raise unreadable(
             path, f"metadata {OWN_KEY!r} in JSON", str(error), "save it again with graphmerge"
         ) from error
 
@@ -129,7 +129,7 @@ def same_bytes(a: str | Path, b: str | Path) -> bool:
 
 def _first_bytes(path: Path) -> bytes:
     if not path.is_file():
-        raise _unreadable(
+        raise unreadable(
             path,
             "a checkpoint file",
             "a folder" if path.is_dir() else "nothing at this path",
@@ -155,7 +155,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return _state_in(OrderedDict(load_file(path)), path)
     except SafetensorError as error:
-        raise _unreadable(
+        raise unreadable(
             path, "dtypes, shapes and sizes that agree", str(error), "download or save it again"
         ) from error
 
@@ -168,14 +168,14 @@ def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
     state = next((mappings[key] for key in WRAPPERS if key in mappings), content)
     if not _named(state) or not state:
         seen = f"an empty {type(state).__name__}" if _named(state) else f"a {type(state).__name__}"
-        raise _unreadable(
+        raise unreadable(
             path, "a state dict: names to tensors", seen, "save it with torch.save(model.state_dict(), path)"
         )
     other = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if other:
         nested = f"; if the weights are under {listing(mappings)}, save that entry alone" if mappings else ""
         fix = "save only the tensors: torch.save(model.state_dict(), path)" + nested
-        raise _unreadable(path, "tensors only", f"other values under {listing(other)}", fix)
+        raise unreadable(path, "tensors only", f"other values under {listing(other)}", fix)
     result = OrderedDict((name, value.detach()) for name, value in state.items())
     if hasattr(state, "_metadata"):
         result._metadata = state._metadata  # type: ignore[attr-defined]
@@ -224,10 +224,11 @@ def _unknown_kind(path: Path, start: bytes) -> InputError:
         "an empty file" if not start else f"bytes {start[:8]!r}",
         "check that this is the file you meant",
     )
-    return _unreadable(path, "a safetensors file or one of torch.save", *(known or fallback))
+    return unreadable(path, "a safetensors file or one of torch.save", *(known or fallback))
 
 
-def _unreadable(path: Path, expected: str, seen: str, fix: str) -> InputError:
+def unreadable(path: Path, expected: str, seen: str, fix: str) -> InputError:
+    """The refusal of a file or folder that should hold weights."""
     return InputError(
         refusal(
             f"{str(path)!r} is not a checkpoint that can be read.",

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from graphmerge.errors import InputError, listing, refusal
-from graphmerge.files.checkpoint import load_checkpoint, save_checkpoint, sha256
+from graphmerge.errors import listing
+from graphmerge.files.checkpoint import load_checkpoint, save_checkpoint, sha256, unreadable
 from graphmerge.files.header import METADATA, read_header
 
 WHOLE = "model.safetensors"
@@ -27,19 +27,21 @@ def weight_files(path: str | Path) -> tuple[Path, ...]:
     """
     path = Path(path)
     if not path.exists():
-        raise _unfit(path, "a checkpoint file or a folder with one", "nothing at this path", "check the path")
+        raise unreadable(
+            path, "a checkpoint file or a folder with one", "nothing at this path", "check the path"
+        )
     if path.is_dir():
         if (path / WHOLE).is_file():
             return (path / WHOLE,)
         path = path / INDEX
         if not path.is_file():
-            raise _unfit(path.parent, f"{WHOLE} or {INDEX}", "neither", "save the model as safetensors")
+            raise unreadable(path.parent, f"{WHOLE} or {INDEX}", "neither", "save the model as safetensors")
     if not path.name.endswith(".index.json"):
         return (path,)
     files = tuple(path.parent / name for name in sorted(set(read_index(path).values())))
     if missing := [f.name for f in files if not f.is_file()]:
         fix = "fetch the files that are missing, or save the model again"
-        raise _unfit(path, f"the {len(files)} files that it names", f"missing: {listing(missing)}", fix)
+        raise unreadable(path, f"the {len(files)} files that it names", f"missing: {listing(missing)}", fix)
     return files
 
 
@@ -56,11 +58,11 @@ def read_index(path: Path) -> dict[str, str]:
             raise ValueError("weight_map does not map names to names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         seen = f"{type(error).__name__}: {error}"
-        raise _unfit(path, "JSON with a weight_map", seen, "save the model again") from error
+        raise unreadable(path, "JSON with a weight_map", seen, "save the model again") from error
     away = sorted({f for f in found.values() if Path(f).name != f or f in (".", "..") or "\\" in f})
     if away:
         fix = "do not use this file unless you know where it is from"
-        raise _unfit(path, "names of files in the same folder", f"paths {listing(away)}", fix)
+        raise unreadable(path, "names of files in the same folder", f"paths {listing(away)}", fix)
     return dict(found)
 
 
@@ -89,7 +91,9 @@ def require_index(path: Path, names: Mapping[Path, set[str]]) -> None:
         said = {n for n, f in wanted.items() if f == file.name}
         if said != own:
             seen = f"{file.name}: {listing(sorted(said ^ own))} only in one of the two"
-            raise _unfit(index, "each file to hold the tensors named for it", seen, "save the model again")
+            raise unreadable(
+                index, "each file to hold the tensors named for it", seen, "save the model again"
+            )
 
 
 def _names(file: Path) -> set[str]:
@@ -145,15 +149,3 @@ def _parts(state: Mapping[str, Tensor], shard_size: int) -> list[list[str]]:
         parts[-1].append(name)
         room -= size
     return parts
-
-
-def _unfit(path: Path, expected: str, seen: str, fix: str) -> InputError:
-    return InputError(
-        refusal(
-            f"{str(path)!r} is not a checkpoint that can be read.",
-            expected=expected,
-            seen=seen,
-            means="no tensor was taken from it",
-            fix=fix,
-        )
-    )
