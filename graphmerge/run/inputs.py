@@ -8,7 +8,7 @@ from pathlib import Path
 from graphmerge.errors import InputError, refusal
 from graphmerge.files import hash_of
 from graphmerge.recipe import File, Recipe
-from graphmerge.sources import is_import
+from graphmerge.sources import check_data_file, is_import
 
 
 def checkpoints(recipe: Recipe) -> dict[str, File]:
@@ -40,9 +40,11 @@ def _twice(one: str, other: str) -> str:
 def verified(recipe: Recipe) -> dict[str, str]:
     """The SHA-256 of every checkpoint and data file by its path.
 
-    Raises InputError where one is missing, has another hash than the recipe says, or where a merge has
-    the same one twice and ``allow_duplicate`` is off.
+    Raises InputError where one is missing or holds no data, has another hash than the recipe says, or where
+    a merge has the same one twice and ``allow_duplicate`` is off.
     """
+    for path in data_files(recipe):
+        check_data_file(path)
     hashes = {path: _hash(file) for path, file in (checkpoints(recipe) | data_files(recipe)).items()}
     require_different(recipe)
     for _, step in recipe.steps if not recipe.allow_duplicate else ():

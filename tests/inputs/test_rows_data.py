@@ -60,6 +60,11 @@ def test_row_32_too_few_samples_for_a_statistic(refused: Refused) -> None:
     refused(3, *MERGE, "--data", "tinynet:batches(n=0)", says="no batch")
 
 
+@pytest.mark.parametrize("role", ["--data", "--test"])
+def test_row_31_a_data_file_that_is_not_there_is_told_as_that(role: str, refused: Refused) -> None:
+    refused(3, *MERGE, role, "no.npz", says="the data file 'no.npz' does not exist")
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
