@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphmerge.errors import UsageError
+from graphmerge.recipe.words import pairs
 
 
 def parse_place(text: str) -> tuple[str, int]:
@@ -17,10 +18,8 @@ def parse_place(text: str) -> tuple[str, int]:
 
 def parse_options(texts: Sequence[str]) -> dict[str, str]:
     """``density=0.5``: names and values, still as text."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or name in found:
-            raise UsageError(f"--option {text!r}: expected NAME=VALUE, each name once, such as density=0.5")
-        found[name] = value
+    try:
+        found: dict[str, str] = pairs(texts)
+    except ValueError as error:
+        raise UsageError(f"--option {error}") from error
     return found
