@@ -24,8 +24,17 @@ SYSTEM = SystemFault.exit_code
 
 TICK = 2.0
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+UNLIMITED = 100_000
+"""Columns of an output that is no terminal: nothing is cut or folded in a file or a pipe."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else UNLIMITED)
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
 
 
 def escape(text: str) -> str:

@@ -50,22 +50,30 @@ def test_row_22_merges_killed_at_random_moments(run: Run, tmp_path: Path) -> Non
     since = time.monotonic()
     assert killed(lambda: app(words), 600) == 0
     seconds = time.monotonic() - since
-    shutil.rmtree(work / "out")
-    (work / "out").mkdir()
-    (work / "out" / "old.txt").write_text("precious")
+    restore(work / "out")
     old = contents(work / "out")
-    chance, ends = random.Random(0), list[int]()
-    for trial in range(WHOLE_MERGES):
-        ends.append(killed(lambda: app(words), chance.uniform(0, seconds)))
-        if require_whole(work / "out", old, new) or trial % 10 == 9:
+    chance, done = random.Random(0), 0
+    for trial in range(1, 4 * WHOLE_MERGES):
+        code = killed(lambda: app(words), chance.uniform(0, seconds))
+        assert code in (0, SIGKILLED)
+        done += code == SIGKILLED
+        if code == 0:  # it ended before: the first run of all was a slow one
+            seconds *= 0.8
+        if require_whole(work / "out", old, new) or trial % 10 == 0:
             assert killed(lambda: app(words), 600) == 0  # over what the killed ones have left
             assert require_whole(work / "out", old, new)
             assert leftovers(work) == []
-            shutil.rmtree(work / "out")
-            (work / "out").mkdir()
-            (work / "out" / "old.txt").write_text("precious")
-    assert set(ends) <= {0, SIGKILLED}
-    assert ends.count(SIGKILLED) > WHOLE_MERGES / 2
+            restore(work / "out")
+        if done == WHOLE_MERGES:
+            break
+    assert done == WHOLE_MERGES
+
+
+def restore(out: Path) -> None:
+    """The folder as it was before the first merge."""
+    shutil.rmtree(out)
+    out.mkdir()
+    (out / "old.txt").write_text("precious")
 
 
 def write(out: Path, state: dict[str, torch.Tensor]) -> None:
@@ -91,7 +99,8 @@ def test_row_22_outputs_killed_while_they_are_written(tmp_path: Path) -> None:
         write(out, states[other])
         assert leftovers(tmp_path) == []
         assert contents(out) == written[other]
-        killed(lambda s=state: write(out, states[s]), chance.uniform(0, 1.5 * seconds))  # type: ignore[misc]
+        code = killed(lambda s=state: write(out, states[s]), chance.uniform(0, 1.5 * seconds))  # type: ignore[misc]
+        seconds *= 0.9 if code == 0 else 1.05  # about two of three runs are killed, however busy the machine
         found = contents(out)
         assert found in written
         kept += found == written[other]
