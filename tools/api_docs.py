@@ -202,7 +202,7 @@ def page() -> str:
     """The whole page."""
     public = {name: getattr(gm, name) for name in gm.__all__}
     classes = {n: x for n, x in public.items() if inspect.isclass(x)}
-    errors = {n: x for n, x in classes.items() if issubclass(x, Exception)}
+    errors = {n: x for n, x in classes.items() if issubclass(x, gm.GraphMergeError)}
     sections: dict[str, Iterator[str]] = {
         "Functions": (t for n, x in public.items() if n not in classes for t in entry(n, x)),
         "Classes": (t for n, x in classes.items() if n not in errors for t in entry(n, x)),

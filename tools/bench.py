@@ -18,6 +18,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from sections import write_section
@@ -29,7 +30,7 @@ from models_zoo.architectures.vision import torchvision_models
 
 Row = tuple[str, str, str, str]
 
-LLAMA_7B = {
+LLAMA_7B: dict[str, Any] = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 32, "use_cache": False,
 }  # fmt: skip

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from merge_zoo import cell
 from sections import write_section
 from torch import nn
+from zoo_tables import cell, measured
 
 import graphmerge as gm
-from graphmerge.cli.spec import load_data
 from graphmerge.match import WAYS
 from graphmerge.pipeline import Batches, State
+from graphmerge.sources import load_data
 from models_zoo.registry import ZOO, load
 
 COLUMNS = ("models", "way", "mean of all", "with REPAIR", "midpoints of pairs", "objective", "seconds")
 
-RUNS: dict[str, dict[str, str]] = {
+RUNS: dict[str, dict[str, Any]] = {
     **{way: {} for way in WAYS},
     "reference, activation": {"pairwise": "activation"},
     "hierarchical, activation": {"pairwise": "activation"},
@@ -34,7 +36,7 @@ RUNS: dict[str, dict[str, str]] = {
 """For each row the options of its way, which is the first word."""
 
 
-def midpoints(model: nn.Module, graph: gm.ModelGraph, states: list[State], test: Batches) -> str:
+def midpoints(model: nn.Module, graph: gm.ModelGraph, states: Sequence[State], test: Batches) -> str:
     """The mean test accuracy, in percent, half way between every two of the models."""
     pairs = list(itertools.combinations(states, 2))
     total = sum(gm.evaluate(model, gm.merge(graph, list(pair)), test).accuracy for pair in pairs)
@@ -50,10 +52,10 @@ def rows(models: list[nn.Module], data: Batches, test: Batches) -> list[str]:
     accuracy, loss = (sum(getattr(e, n) for e in ends) / len(ends) for n in ("accuracy", "loss"))
     found = [f"| {len(models)} | *endpoints, mean* | {100 * accuracy:.2f} ({loss:.3f}) | | | | |\n"]
 
-    def measured(way: str, aligned: list[State], objective: float, seconds: str) -> None:
+    def add(way: str, aligned: Sequence[State], objective: float, seconds: str) -> None:
         mean = gm.merge(graph, aligned)
         repaired = gm.repair(graph, mean, aligned, data)
-        cells = [cell(gm.evaluate(first, s, test)) for s in (mean, repaired)]
+        cells = [cell(measured(gm.evaluate(first, s, test))) for s in (mean, repaired)]
         cells += [midpoints(first, graph, aligned, test), f"{objective:.2f}", seconds]
         found.append(f"| {len(models)} | {way} | " + " | ".join(cells) + " |\n")
         print(found[-1], end="", flush=True)
@@ -62,8 +64,8 @@ def rows(models: list[nn.Module], data: Batches, test: Batches) -> list[str]:
         way = title.partition(",")[0]
         result = gm.match_many(graph, states, way, data if options else None, **options)
         if len(found) == 1:
-            measured("none", states, result.start, "")
-        measured(title, result.apply(states), result.objective, f"{result.seconds:.0f}")
+            add("none", states, result.start, "")
+        add(title, result.apply(states), result.objective, f"{result.seconds:.0f}")
     return found
 
 

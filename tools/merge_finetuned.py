@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import torch
 from sections import write_section
@@ -55,7 +56,7 @@ class Pair:
     def accuracies(self, state: State, data: list[Batches]) -> list[float]:
         return [evaluate(self.model, state, task).accuracy for task in data]
 
-    def merge(self, method: str, **options: float) -> State:
+    def merge(self, method: str, **options: Any) -> State:
         """Merged, and BatchNorm measured anew on images of all tasks."""
         facts = METHODS[method]
         state: State = gm.merge(
@@ -80,7 +81,7 @@ def rows(pair: Pair) -> Iterator[tuple[str, list[float]]]:
         if "scale" not in facts.options:
             yield method, pair.accuracies(pair.merge(method), pair.test)
             continue
-        usual = float(facts.options["scale"].default)
+        usual = float(facts.options["scale"].default or 0)
         yield f"{method}, scale {usual:g}", pair.accuracies(pair.merge(method), pair.test)
         best = max(SCALES, key=lambda s: sum(pair.accuracies(pair.merge(method, scale=s), pair.held_out)))
         if best != usual:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -52,11 +52,9 @@ def made(name: str) -> tuple[nn.Module, gm.ModelGraph]:
         shape = (2, *entry.input_shape)
         x = torch.randn(shape) if entry.input_dtype == "float32" else torch.randint(0, 60, shape)
         return model, gm.trace(model, (x,))
-    own = {"resnet20": resnet20, "resnet20_layernorm": resnet20_layernorm}
-    if name in own:
-        model, args, kwargs = own[name](), (torch.randn(2, 1, 28, 28),), {}
-    else:
-        model, (args, kwargs) = ARCHITECTURES[name].build(), ARCHITECTURES[name].inputs()
+    own: dict[str, Callable[[], nn.Module]] = {"resnet20": resnet20, "resnet20_layernorm": resnet20_layernorm}
+    model = own[name]() if name in own else ARCHITECTURES[name].build()
+    args, kwargs = ((torch.randn(2, 1, 28, 28),), {}) if name in own else ARCHITECTURES[name].inputs()
     graph = gm.trace(model.eval(), args, kwargs)
     jitter(model)
     return model, graph
