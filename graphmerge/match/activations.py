@@ -2,7 +2,8 @@
 
 Both models run side by side, node by node, and every value that carries a group is correlated
 where it arises and then dropped: no activations are kept. All sites of a group are summed.
-Source: Git Re-Basin section 3.1, with Pearson correlation as in REPAIR, Jordan et al. 2022, arXiv 2211.08403.
+Source: Git Re-Basin section 3.1 (inner products), with Pearson correlation by default as in REPAIR,
+Jordan et al. 2022, arXiv 2211.08403.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import fx
 from graphmerge.axes.units import IntArray, Value, Whole
 from graphmerge.errors import InputError, UsageError
 from graphmerge.match.layout import Site
+from graphmerge.match.moments import Moments, update
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform, trace
 from graphmerge.symmetry.structure import Structure
@@ -42,44 +44,6 @@ MAX_ROWS = 8192
 
 Correlations = Mapping[tuple[str, tuple[int, ...]], torch.Tensor]
 """For each site (node, axes) the correlations [row of a, row of b]."""
-
-
-@dataclass
-class Moments:
-    """Streamed second moments of the rows of one site, about a fixed shift (float64)."""
-
-    count: int
-    shift: tuple[torch.Tensor, torch.Tensor]
-    sums: tuple[torch.Tensor, torch.Tensor]
-    squares: tuple[torch.Tensor, torch.Tensor]
-    cross: torch.Tensor
-
-    def correlation(self) -> torch.Tensor:
-        """Pearson correlation [row of a, row of b] (float32); rows that never vary correlate with none."""
-        means = [s / self.count for s in self.sums]
-        spread = [
-            (q / self.count - m * m).clamp_min(0).sqrt() for q, m in zip(self.squares, means, strict=True)
-        ]
-        alive = [s > 1e-6 * s.max().clamp_min(1e-30) for s in spread]
-        cov = self.cross / self.count - means[0][:, None] * means[1]
-        scale = [torch.where(k, 1 / s.clamp_min(1e-30), 0) for k, s in zip(alive, spread, strict=True)]
-        return (cov * scale[0][:, None] * scale[1]).float()
-
-
-def _update(moments: Moments | None, a: torch.Tensor, b: torch.Tensor) -> Moments:
-    """Add samples [row, sample] of both models."""
-    if moments is None:
-        zeros = [torch.zeros(len(x), dtype=torch.float64, device=x.device) for x in (a, b, a, b)]
-        cross = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-        shift = (a.mean(1, keepdim=True), b.mean(1, keepdim=True))
-        moments = Moments(0, shift, (zeros[0], zeros[1]), (zeros[2], zeros[3]), cross)
-    a, b = a - moments.shift[0], b - moments.shift[1]
-    moments.count += a.shape[1]
-    for x, total, square in zip((a, b), moments.sums, moments.squares, strict=True):
-        total += x.sum(1).double()
-        square += torch.linalg.vecdot(x, x).double()
-    moments.cross += a @ b.T
-    return moments
 
 
 def feature_graph(graph: ModelGraph, data: Iterable[Any]) -> ModelGraph:
@@ -250,9 +214,10 @@ def correlate(
     b: State,
     data: Iterable[Any],
     sites: Iterable[Site],
+    statistic: str = "correlation",
     progress: Progress = silent,
 ) -> tuple[Correlations, int, int]:
-    """Correlations of every site over the data, with the numbers of batches read and skipped.
+    """Every site's correlations (or another of ``STATISTICS``), and the numbers of batches read and skipped.
 
     A batch whose shapes differ from the first (a shorter last one) is skipped, for the graph is static.
     """
@@ -271,8 +236,8 @@ def correlate(
             for name, x, y in _pairs(graph, structure, (a, b), inputs, wanted.keys()):
                 for axes, site in wanted[name].items():
                     rows = (site.matrix(x).float(), site.matrix(y).float())
-                    moments[name, axes] = _update(moments.get((name, axes)), *rows)
-    found = {k: m.correlation() for k, m in moments.items()}
+                    moments[name, axes] = update(moments.get((name, axes)), *rows)
+    found = {k: m.similarity(statistic) for k, m in moments.items()}
     broken = [name for (name, _), m in found.items() if not bool(torch.isfinite(m).all())]
     if broken:
         raise InputError(f"activations at {broken[0]} are not finite on the data: do the inputs hold NaN?")

@@ -144,7 +144,9 @@ def features_of(task: Task, data: Iterable[Any]) -> Features:
         work = plans(graph, structure, structure.labels)
     sites = [s for p in work.values() for s in (*p.sites, *(s for x in p.inner.values() for s in x))]
     with task.stage("correlation"):
-        correlations, read, skipped = correlate(graph, structure, *task.states, data, sites, task.progress)
+        correlations, read, skipped = correlate(
+            graph, structure, *task.states, data, sites, task.options["statistic"], task.progress
+        )
     unseen = len(task.graph.groups) - len(work)
     return Features(
         graph, structure, work, correlations, {"batches": read, "skipped": skipped, "unseen groups": unseen}

@@ -136,7 +136,7 @@ def _split(batches: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     keep = len(batches) - max(1, round(len(batches) * HELD_OUT))
     if keep < 1:
         raise InputError(
-            f"the data holds {len(batches)} batches; at least 2 are needed to choose gamma on one: use"
+            f"the data holds {len(batches)} batch; at least 2 are needed, since gamma is chosen on one: use"
             " smaller batches, or give gamma"
         )
     return batches[:keep], batches[keep:]

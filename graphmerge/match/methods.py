@@ -13,6 +13,7 @@ from graphmerge.match.costs import COSTS
 from graphmerge.match.dual import match_dual
 from graphmerge.match.frank_wolfe import match_frank_wolfe
 from graphmerge.match.learned import match_learned, match_sinkhorn
+from graphmerge.match.moments import STATISTICS
 from graphmerge.match.straight_through import match_straight_through
 from graphmerge.match.task import Found, Task
 from graphmerge.options import Option, Value, read_options
@@ -41,6 +42,13 @@ _COST = Option(
     choices=tuple(COSTS),
 )
 
+_STATISTIC = Option(
+    "correlation",
+    "of activations: centred (correlation, covariance) or not, each unit scaled to size 1 (correlation,"
+    " cosine) or a layer as a whole",
+    choices=tuple(STATISTICS),
+)
+
 _BEGIN = Option("weight", "where to begin", choices=("weight", "identity"))
 _STEPS = Option(200, "steps of gradient descent, a batch each", 1)
 
@@ -66,6 +74,7 @@ METHODS: dict[str, Method] = {
         "coordinate descent on the correlation of activations",
         _DATA,
         needs_data=True,
+        options={"statistic": _STATISTIC},
     ),
     "dual": Method(
         match_dual,
@@ -74,6 +83,7 @@ METHODS: dict[str, Method] = {
         needs_data=True,
         options={
             "cost": _COST,
+            "statistic": _STATISTIC,
             "gamma": Option(
                 None,
                 "share of the activations (none: chosen by the loss of the midpoint on a"
