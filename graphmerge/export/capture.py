@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +62,37 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+@contextlib.contextmanager
+def spelled_out(model: nn.Module, example: Example) -> Iterator[None]:
+    """Inside, a ``forward(**inputs)`` names the inputs of the example one by one.
+
+    torch.export takes dynamic shapes of inputs by the names in the signature, and does not find those
+    that two stars collect.
+    """
+    signature = inspect.signature(model.forward)
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    more = [n for n in example.kwargs if n not in signature.parameters]
+    if not more:
+        yield
+        return
+    forward, own = model.forward, "forward" in vars(model)
+
+    @functools.wraps(forward)
+    def explicit(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    named += [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in more]
+    explicit.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+    model.forward = explicit
+    try:
+        yield
+    finally:
+        if own:
+            model.forward = forward
+        else:
+            del model.forward
+
+
 def capture(model: nn.Module, example: Example, dynamic: bool) -> ExportedProgram:
     """Trace the module on the example; with ``dynamic`` the batch is a symbol in every batched input.
 
@@ -68,8 +102,11 @@ def capture(model: nn.Module, example: Example, dynamic: bool) -> ExportedProgra
         torch.export refuses; the message tells when the cause is a batch that the model fixes.
     """
     try:
-        shapes = batch_spec(model, example, Dim.DYNAMIC) if dynamic else None
-        return torch.export.export(model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
+        with spelled_out(model, example):
+            shapes = batch_spec(model, example, Dim.DYNAMIC) if dynamic else None
+            return torch.export.export(
+                model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False
+            )
     except TRACE_ERRORS as error:
         reason = _first_line(error)
         if dynamic and any(word in str(error) for word in SPECIALISED):

@@ -64,6 +64,18 @@ class Transformer(nn.Module):
         return {"logits": self.head(states), "pooled": states.mean(1)}
 
 
+class Passing(nn.Module):
+    """A wrapper that hands over whatever it is given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Transformer()
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        logits: Tensor = self.inner(**inputs)["logits"]
+        return logits
+
+
 class FixedBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(2, -1) * 2
@@ -131,6 +143,15 @@ def test_transformer_keeps_its_tie_and_its_input_names(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = model.eval()(ids[:1], mask[:1], 2.0)
     np.testing.assert_allclose(got[0], wanted["logits"].numpy(), atol=1e-5)
+
+
+def test_inputs_behind_two_stars_keep_their_names(tmp_path: Path) -> None:
+    model = Passing()
+    inputs = {"mask": torch.zeros(2, 5, dtype=torch.bool), "ids": torch.randint(0, 11, (2, 5))}
+    report = export_onnx(model, tmp_path / "m.onnx", (), inputs)
+    names = [i.name for i in onnx.load(report.path).graph.input]
+    assert report.dynamic and sorted(names) == ["ids", "mask"]
+    assert "forward" not in vars(model), "the signature is put back"
 
 
 def test_opset_can_be_chosen(tmp_path: Path) -> None:
