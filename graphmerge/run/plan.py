@@ -21,6 +21,7 @@ from graphmerge.run.estimate import Estimate, estimate
 from graphmerge.run.inputs import checkpoints, data_files, require_different
 from graphmerge.run.open import open_model
 from graphmerge.sources import check_data_file, example_inputs, import_object, is_import
+from graphmerge.sources.converted import reference
 from graphmerge.sources.huggingface import is_folder, require_alike
 from graphmerge.symmetry import ModelGraph, trace
 
@@ -85,7 +86,7 @@ def plan_recipe(
     if opened:
         recipe, module = opened
         for path, own in shapes.items():
-            faults.extend(header_faults(own, module.state_dict(), path))
+            faults.extend(header_faults(own, reference(module, own), path))
         say("tracing the model without its weights")
         begun = time.perf_counter()
         graph = faults.of(_traced, recipe, module)

@@ -23,6 +23,7 @@ from graphmerge.run.card import card
 from graphmerge.run.measured import aligned_by
 from graphmerge.run.open import Opened
 from graphmerge.run.summary import letter
+from graphmerge.sources.converted import as_in_file
 from graphmerge.sources.huggingface import CONFIG, read_config, side_files
 
 PATH = "Loss along the path from a to b"
@@ -36,7 +37,8 @@ def write_merge(
     state = {n: result.kept.state[n].to(dtype) for n, dtype in dtypes.items()}
     if not allow_nonfinite:
         check_finite(state, folder / WHOLE)
-    files = save_model(folder, state, {"recipe": made_by}, shard_size)
+    stored = as_in_file(result.graph.model, state)
+    files = save_model(folder, stored, {"recipe": made_by}, shard_size)
     for k, alignment in enumerate(result.kept_alignments, 1):
         which = "" if len(result.kept_alignments) == 1 else f"-{letter(k)}"
         alignment.save(folder / f"alignment{which}.safetensors")

@@ -189,4 +189,5 @@ def _transformers() -> Any:
             )
         ) from error
     found.logging.set_verbosity_error()
+    found.logging.disable_progress_bar()
     return found

@@ -11,13 +11,15 @@ from torch import nn
 
 from graphmerge.files import check_against_model, check_finite, load_weights_of
 from graphmerge.progress import Progress, silent
+from graphmerge.sources.converted import as_in_module, reference
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict in the dtypes and on the device of its model; the names and dtypes that its file has.
+    """A state dict in the dtypes and on the device of its model; names and dtypes as its file has them.
 
-    Names that the model ties may be fewer in the file than in the state.
+    Names that the model ties may be fewer in the file than in the state. Where the file has other names
+    than the module (see ``as_in_module``) they are the module's.
     """
 
     state: dict[str, torch.Tensor]
@@ -29,7 +31,10 @@ def load_weights(
 ) -> Weights:
     """A checkpoint checked against the model; ``say`` is told of ties filled in and of dtypes changed."""
     own = model.state_dict()
-    found = load_weights_of(path)
+    stored_as = load_weights_of(path)
+    found = as_in_module(model, stored_as)
+    if found is stored_as:
+        check_against_model(found, reference(model, found), path)  # refused by the names of the file
     checked = check_against_model(found, own, path)
     if not allow_nonfinite:
         check_finite(checked.state, path)

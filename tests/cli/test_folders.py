@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typed import MERGE, Run, text
 
 from models_zoo.architectures.vision import torchvision_models
@@ -44,6 +44,23 @@ def trained(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path
         transformers.BertForSequenceClassification(bert).save_pretrained(folder / f"bert-{name}")
         transformers.GPT2LMHeadModel(gpt).save_pretrained(folder / f"gpt-{name}", max_shard_size="8KB")
         (folder / f"bert-{name}" / "vocab.txt").write_text("\n".join(map(str, range(50))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def renamed(transformers: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ViTs and two Mixtrals in bfloat16, whose files have other names than their modules."""
+    folder = tmp_path_factory.mktemp("renamed")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    vit = transformers.ViTConfig(image_size=16, patch_size=8, **sizes)
+    mixtral = transformers.MixtralConfig(
+        vocab_size=50, num_key_value_heads=2, num_local_experts=3, dtype=torch.bfloat16, **sizes
+    )
+    for name in "ab":
+        torch.manual_seed(ord(name))
+        transformers.ViTForImageClassification(vit).save_pretrained(folder / f"vit-{name}")
+        network = transformers.MixtralForCausalLM(mixtral).to(torch.bfloat16)
+        network.save_pretrained(folder / f"mixtral-{name}")
     return folder
 
 
@@ -89,6 +106,33 @@ class TestHuggingFace:
         assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float16"
         merged = load_file(tmp_path / "out" / "model.safetensors")
         assert {t.dtype for t in merged.values()} == {torch.float16}
+
+    @pytest.mark.parametrize("kind", ["vit", "mixtral"])
+    def test_names_and_dtypes_of_files_are_kept_where_modules_have_others(
+        self, kind: str, run: Run, renamed: Path, transformers: Any, tmp_path: Path
+    ) -> None:
+        paths = [str(renamed / f"{kind}-{name}") for name in "ab"]
+        assert run("plan", *paths, "--out", "out").exit_code == 0
+        result = run("merge", *paths, "--out", "out", "--match", "none", "--no-onnx")
+        assert result.exit_code == 0, text(result)
+        a, b, merged = (load_file(Path(p) / "model.safetensors") for p in (*paths, tmp_path / "out"))
+        assert merged.keys() == a.keys()
+        for name, tensor in merged.items():
+            mean = (a[name].float() + b[name].float()) / 2
+            assert torch.equal(tensor, mean.to(a[name].dtype)), name
+        loader = "AutoModelForCausalLM" if kind == "mixtral" else "AutoModelForImageClassification"
+        _, info = getattr(transformers, loader).from_pretrained(tmp_path / "out", output_loading_info=True)
+        assert not info["missing_keys"]
+
+    def test_a_file_that_lacks_one_of_its_names_is_refused(self, run: Run, renamed: Path) -> None:
+        kept = load_file(renamed / "vit-b" / "model.safetensors")
+        kept.pop("vit.encoder.layer.0.attention.attention.key.bias")
+        shutil.copytree(renamed / "vit-b", "short")
+        save_file(kept, "short/model.safetensors", {"format": "pt"})
+        for command in ("plan", "merge"):
+            result = run(command, str(renamed / "vit-a"), "short", "--out", "out", "--no-onnx")
+            assert result.exit_code == 3, text(result)
+            assert "1 missing: 'vit.encoder.layer.0.attention.attention.key.bias'" in text(result)
 
     @pytest.mark.parametrize("command", ["plan", "merge"])
     def test_another_order_of_labels_is_refused(self, command: str, hub: Run, tmp_path: Path) -> None:
