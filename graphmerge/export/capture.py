@@ -35,14 +35,20 @@ STACK_TRACE = "pkg.torch.onnx.stack_trace"
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's own mode restored after."""
+    """Evaluation mode without gradients inside; every module's own mode restored after.
+
+    Attention takes another kernel, with other strides, where a bias is to be differentiated.
+    """
     modes = {module: module.training for module in model.modules()}
+    trained = [p for p in model.parameters() if p.requires_grad]
     try:
-        model.eval()
+        model.eval().requires_grad_(False)
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for parameter in trained:
+            parameter.requires_grad_()
 
 
 @contextlib.contextmanager

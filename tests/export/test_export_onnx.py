@@ -64,6 +64,20 @@ class Transformer(nn.Module):
         return {"logits": self.head(states), "pooled": states.mean(1)}
 
 
+class Biased(nn.Module):
+    """Attention with a bias for every sample, heads put side by side after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.bias = nn.Linear(8, 24), nn.Parameter(torch.randn(1, 2, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (z.unflatten(-1, (2, 4)).transpose(1, 2) for z in self.qkv(x).chunk(3, -1))
+        bias = self.bias.expand(x.shape[0], -1, -1, -1)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return mixed.transpose(1, 2).reshape(x.shape)
+
+
 class Passing(nn.Module):
     """A wrapper that hands over whatever it is given by name."""
 
@@ -143,6 +157,12 @@ def test_transformer_keeps_its_tie_and_its_input_names(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = model.eval()(ids[:1], mask[:1], 2.0)
     np.testing.assert_allclose(got[0], wanted["logits"].numpy(), atol=1e-5)
+
+
+def test_attention_with_a_trained_bias_is_exported_and_stays_trainable(tmp_path: Path) -> None:
+    model = Biased()
+    assert export_onnx(model, tmp_path / "m.onnx", (torch.randn(2, 5, 8),)).dynamic
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_inputs_behind_two_stars_keep_their_names(tmp_path: Path) -> None:
