@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def build_from_config(folder: str | Path) -> nn.Module:
             refusal(
                 f"{str(folder / CONFIG)!r} wants code from beside it to be run.",
                 expected="a network that transformers has",
-                seen=f"auto_map {sorted(config['auto_map'])}",
+                seen=f"auto_map {', '.join(_keyed(config['auto_map'], 'auto_map'))}",
                 means="graphmerge runs no code out of a model folder",
                 fix="if you trust it, make the model in a module of your own: --model module:factory",
             )
@@ -69,11 +69,7 @@ def build_from_config(folder: str | Path) -> nn.Module:
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """config.json as plain data."""
-    path = Path(folder) / CONFIG
-    found = _json(path)
-    if not isinstance(found, dict):
-        raise InputError(f"{str(path)!r}: expected keys and values, seen a {type(found).__name__}")
-    return found
+    return _json(Path(folder) / CONFIG)
 
 
 def default_inputs(model: nn.Module) -> tuple[str, ...]:
@@ -103,7 +99,7 @@ def require_alike(folders: Sequence[str | Path]) -> list[str]:
             raise TraceError(
                 _differ(first, other, f"{k}: {a.get(k)!r}", f"{k}: {b.get(k)!r}", "they are other networks")
             )
-        notes += _compare_labels(first, other, a.get("id2label"), b.get("id2label"))
+        notes += _compare_labels(first, other, _labels(first, a), _labels(other, b))
         _require_same_tokens(first, other)
     return notes
 
@@ -118,11 +114,17 @@ def _matters(key: str) -> bool:
     return not any(word in key for word in IRRELEVANT)
 
 
-def _compare_labels(first: Path, other: Path, a: Any, b: Any) -> list[str]:
-    plain = [labels is None or all(str(v).startswith("LABEL_") for v in labels.values()) for labels in (a, b)]
+def _labels(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The name of every class; empty where none is given, or those that transformers makes up."""
+    found = _keyed(config.get("id2label") or {}, f"id2label of {folder / CONFIG}")
+    made_up = all(str(v).startswith("LABEL_") for v in found.values())
+    return {} if made_up else found
+
+
+def _compare_labels(first: Path, other: Path, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     if a == b:
         return []
-    if any(plain):
+    if not a or not b:
         return [f"{first} or {other} does not say what its labels are: their order was not compared"]
     k = next(k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k))
     means = "the same output stands for another class: averaging mixes classes up"
@@ -132,16 +134,14 @@ def _compare_labels(first: Path, other: Path, a: Any, b: Any) -> list[str]:
 
 
 def _require_same_tokens(first: Path, other: Path) -> None:
-    for name in TOKENIZER:
-        one, two = first / name, other / name
-        if not one.exists() and not two.exists():
-            continue
-        if not (one.exists() and two.exists()):
-            if all(not (f / n).exists() for n in TOKENIZER for f in (first if two.exists() else other,)):
-                continue  # a folder without any tokenizer says nothing
-            seen = ("there", "missing") if one.exists() else ("missing", "there")
-            raise InputError(_differ(first, other, f"{name} {seen[0]}", f"{name} {seen[1]}", TOKENS))
-        if _tokens(one) != _tokens(two):
+    """InputError where files of tokens differ; a folder without any of them says nothing."""
+    one, two = ({n for n in TOKENIZER if (folder / n).exists()} for folder in (first, other))
+    for name in TOKENIZER if one and two else ():
+        if (name in one) != (name in two):
+            there, missing = f"{name} there", f"{name} missing"
+            expected, seen = (there, missing) if name in one else (missing, there)
+            raise InputError(_differ(first, other, expected, seen, TOKENS))
+        if name in one and _tokens(first / name) != _tokens(other / name):
             raise InputError(_differ(first, other, name, f"another {name}", TOKENS))
 
 
@@ -152,17 +152,24 @@ def _tokens(path: Path) -> Any:
     """What of a tokenizer's file gives numbers to tokens: not how it cuts or pads a text."""
     if path.suffix != ".json":
         return path.read_bytes()
-    found = _json(path)
-    return {k: v for k, v in found.items() if k not in ("truncation", "padding")}
+    return {k: v for k, v in _json(path).items() if k not in ("truncation", "padding")}
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON file of keys and values; InputError for anything else."""
     try:
         if path.stat().st_size > LIMIT_BYTES:
             raise ValueError(f"larger than {LIMIT_BYTES} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} cannot be read as JSON: {error}") from error
+    return _keyed(found, str(path))
+
+
+def _keyed(found: Any, what: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise InputError(f"{what!r}: expected keys and values, seen a {type(found).__name__}")
+    return found
 
 
 def _differ(first: Path, other: Path, expected: str, seen: str, means: str) -> str:

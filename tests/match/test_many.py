@@ -14,6 +14,7 @@ from torch import nn
 import graphmerge as gm
 from graphmerge.errors import InputError, UsageError
 from graphmerge.match import WAYS
+from graphmerge.match.many.job import mean
 from models_zoo.architectures import ARCHITECTURES
 
 State = dict[str, torch.Tensor]
@@ -131,6 +132,16 @@ def test_a_tree_matches_means_and_the_odd_one_waits(graph: gm.ModelGraph) -> Non
     moved = first.apply(b)
     half = {n: (a[n] + moved[n]) / 2 for n in a}
     assert found.transforms[1:] == (first.transform, gm.match(graph, half, c).transform)
+
+
+def test_means_are_not_rounded_to_the_dtype_of_the_models(graph: gm.ModelGraph) -> None:
+    """In bfloat16 a mean of three loses what tells two units of the fourth apart."""
+    coarse = [{n: t.bfloat16() for n, t in s.items()} for s in randoms(4)]
+    fine = [{n: t.float() for n, t in s.items()} for s in coarse]
+    for way in WAYS:
+        assert gm.match_many(graph, coarse, way).transforms == gm.match_many(graph, fine, way).transforms
+    total = mean(coarse[:3])
+    assert all(torch.allclose(t, sum(s[n] for s in fine[:3]) / 3, rtol=1e-6) for n, t in total.items())
 
 
 @pytest.mark.parametrize("way", [n for n, w in WAYS.items() if w.any_pairwise])

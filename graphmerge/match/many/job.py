@@ -11,6 +11,7 @@ import torch
 from graphmerge.match.alignment import Alignment, Step
 from graphmerge.match.climb import pairs
 from graphmerge.match.matching import match
+from graphmerge.match.methods import METHODS
 from graphmerge.match.objective import Loss
 from graphmerge.progress import Progress
 from graphmerge.symmetry import ModelGraph, Transform
@@ -38,7 +39,9 @@ class Job:
     progress: Progress
 
     def match(self, a: State, b: State, start: Transform | None = None) -> Alignment:
-        """Two models by the pairwise method."""
+        """Two models by the pairwise method; one that runs them gets them in the dtypes of the first model."""
+        if METHODS[self.pairwise].needs_data:
+            a, b = ({n: t.to(self.states[0][n].dtype) for n, t in s.items()} for s in (a, b))
         return match(
             self.graph, a, b, self.pairwise, self.data, self.seed, start=start, loss=self.loss,
             progress=self.progress, **self.pair_options,
@@ -68,15 +71,15 @@ class Placed:
 
 
 def mean(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, torch.Tensor]:
-    """The mean of state dicts; tensors that are not floating are those of the first."""
+    """The mean of state dicts in float32 or wider; tensors that are not floating are those of the first."""
     shares = [1.0] * len(states) if weights is None else weights
     found = {}
     for name, first in states[0].items():
+        found[name] = first
         if first.is_floating_point():
             wide = torch.promote_types(first.dtype, torch.float32)
-            total = sum(w * s[name].to(wide) for w, s in zip(shares, states, strict=True))
-            assert isinstance(total, torch.Tensor)
-            found[name] = (total / sum(shares)).to(first.dtype)
-        else:
-            found[name] = first
+            total = torch.zeros_like(first, dtype=wide)
+            for w, s in zip(shares, states, strict=True):
+                total += w * s[name].to(wide)
+            found[name] = total / sum(shares)
     return found
