@@ -51,6 +51,7 @@ class ZooFile(pytest.File):
         """An ``EntryChecks`` for every entry."""
         from graphmerge.errors import GraphMergeError
         from graphmerge.zoo import read_baseline, read_zoo
+        from graphmerge.zoo.run import missing
 
         try:
             zoo, baseline = read_zoo(self.path.parent), read_baseline(self.path.parent)
@@ -58,6 +59,20 @@ class ZooFile(pytest.File):
             raise self.CollectError(str(error)) from error
         for name in zoo.entries:
             yield EntryChecks.from_parent(self, name=name, zoo=zoo, baseline=baseline.get(name))
+        for check in missing(zoo, baseline):
+            yield Missing.from_parent(self, name=check.entry, checks={check.name: check})
+
+
+class Missing(pytest.Collector):
+    """An entry that the baseline has and the zoo has no more: its one check fails."""
+
+    def __init__(self, checks: dict[str, Check], **more: Any) -> None:
+        super().__init__(**more)
+        self.checks = checks
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """An item for the check."""
+        return (CheckItem.from_parent(self, name=what) for what in self.checks)
 
 
 class EntryChecks(pytest.Collector):
@@ -99,7 +114,7 @@ class CheckItem(pytest.Item):
 
     def runtest(self) -> None:
         """Fail with what moved; skip where another check of the entry kept it from being made."""
-        assert isinstance(self.parent, EntryChecks)
+        assert isinstance(self.parent, EntryChecks | Missing)
         check = self.parent.checks[self.name]
         if check.outcome == "SKIP":
             pytest.skip(check.text)

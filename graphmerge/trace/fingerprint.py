@@ -10,7 +10,7 @@ import platform
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from pickle import PicklingError
@@ -53,6 +53,15 @@ def fingerprint(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     tokens += sorted(kwargs)
     tokens += [f"{p} {file_hash(p)}" for p in sorted(seen.files)]
     tokens += sorted(seen.packages())
+    return _hash(tokens)
+
+
+def content_hash(x: object) -> str:
+    """SHA-256 in hexadecimal over an object and all that it holds, the values of tensors and arrays too."""
+    return _hash(_Seen().tokens(x))
+
+
+def _hash(tokens: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(tokens).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -9,16 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from graphmerge.errors import InputError, refusal
 from graphmerge.files import write_text
+from graphmerge.zoo.config import Entry
+from graphmerge.zoo.format import Content
 from graphmerge.zoo.groups import difference
-from graphmerge.zoo.judge import Check
+from graphmerge.zoo.judge import JUDGES
 from graphmerge.zoo.measure import Facts, Measured
 
 BASELINE_FILE = "baseline.json"
 PACKAGES = ("graphmerge", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "scipy")
 NOISY = ("invariance", "time", "memory")
-"""What differs from run to run: it is kept as it was while its check passes."""
+"""What differs from run to run, and is kept as it was while it does not differ by more than the tolerance."""
 UNKEPT = ("weights", "onnx")
 """What is judged without a baseline."""
 
@@ -37,18 +41,29 @@ def read_baseline(folder: Path) -> Baseline:
     if not path.exists():
         return {}
     try:
-        models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        return {str(name): dict(facts) for name, facts in models.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        Content.model_validate_json(text)
+        models: Baseline = json.loads(text)["models"]
+        return models
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             refusal(
                 f"{str(path)!r} is not a baseline.",
                 expected="JSON as `graphmerge zoo update` writes it",
-                seen=f"{type(error).__name__}: {error}",
+                seen=_first(error),
                 means="there is nothing to hold the zoo against",
                 fix="restore the file, or delete it and run `graphmerge zoo update`",
             )
         ) from error
+
+
+def _first(error: Exception) -> str:
+    """The first mistake, with its place in the file."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def write_baseline(folder: Path, baseline: Baseline) -> None:
@@ -57,12 +72,15 @@ def write_baseline(folder: Path, baseline: Baseline) -> None:
     write_text(folder / BASELINE_FILE, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
-def updated(old: Mapping[str, Facts], measured: Measured, checks: list[Check]) -> dict[str, Facts]:
-    """The facts of an entry to write down: those measured, but for noise within its tolerance."""
-    passed = {c.name for c in checks if c.outcome == "PASS"}
-    kept = {what: old[what] for what in NOISY if what in old and what in passed}
-    facts = {what: found for what, found in measured.facts.items() if what not in UNKEPT}
-    return facts | kept
+def updated(old: Mapping[str, Facts], measured: Measured, entry: Entry) -> dict[str, Facts]:
+    """The facts of an entry to write down: those measured; the old ones where all that differs is noise."""
+
+    def noise(what: str, now: Facts) -> bool:
+        judged = (JUDGES[what](*pair, entry.tolerances) for pair in ((now, old[what]), (old[what], now)))
+        return not any(complaints for _, complaints in judged)
+
+    facts = {what: now for what, now in measured.facts.items() if what not in UNKEPT}
+    return facts | {w: old[w] for w in NOISY if w in facts and w in old and noise(w, facts[w])}
 
 
 def changes(old: Mapping[str, Facts], new: Mapping[str, Facts]) -> list[str]:

@@ -11,11 +11,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 
 from graphmerge.errors import InputError, UsageError
 from graphmerge.match import METHODS as MATCHING
-from graphmerge.recipe import File, Match, Merge
+from graphmerge.merge import METHODS as MERGING
+from graphmerge.recipe import File, Match, Merge, Recipe
 from graphmerge.recipe.mistakes import described
 from graphmerge.recipe.parts import Part
 from graphmerge.recipe.read import parse_yaml
-from graphmerge.recipe.schema import Examples, Files, Texts
+from graphmerge.recipe.schema import UNFINISHED, Examples, Files, Texts, require_step
 from graphmerge.recipe.words import choice
 from graphmerge.repair import require_repair
 
@@ -90,6 +91,22 @@ class Entry(Part):
     tolerances: Tolerances = Tolerances()
     train: str | None = Field(None, pattern=r"\S")
     """A command that writes one of ``inputs``: {index} is its number from 0, {path} its path."""
+
+    @model_validator(mode="after")
+    def _mergeable(self) -> Self:
+        """Several checkpoints come with all that matching, merging and repairing them needs."""
+        if len(self.inputs) < 2:
+            return self
+        name, method = self.merge.method, MERGING[self.merge.method]
+        if method.base or method.data == "own":
+            wanted = "the model that all were fine-tuned from" if method.base else "data for each model"
+            raise ValueError(f"merge: {name} needs {wanted}, which an entry cannot name")
+        keys = ("inputs", "data", "match", "merge", "repair")
+        try:
+            require_step(Recipe.model_validate({k: getattr(self, k) for k in keys}, context=UNFINISHED))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class Zoo(Part):

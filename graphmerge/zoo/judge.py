@@ -178,12 +178,10 @@ def _memory(now: Facts, was: Facts | None, t: Tolerances) -> Verdict:
 
 def _costs(now: Facts, was: Facts | None, factor: float, what: str) -> Verdict:
     """So many times the baseline is allowed, and one step more, for what is tiny varies."""
-    text = "  ".join(f"{stage} {x:.1f}" for stage, x in now.items())
+    text = ", ".join(f"{stage} {x:.1f}" for stage, x in now.items()) + " reference steps"
     if was is None:
-        return f"{text} reference steps", ()
-    text += (
-        f" reference steps  baseline {'  '.join(f'{was[s]:.1f}' for s in now if s in was)}  tol x{factor:g}"
-    )
+        return text, ()
+    text += f"  baseline {', '.join(f'{was[s]:.1f}' for s in now if s in was)}  tol x{factor:g}"
     return text, [
         f"{stage} takes {x / max(was[stage], 1e-9):.1f} times the {what} that it took"
         for stage, x in now.items()

@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from torch.utils import _pytree as pytree
-
 import graphmerge.errors as own_code
-from graphmerge.errors import GraphMergeError
+from graphmerge.errors import GraphMergeError, InputError
 from graphmerge.files import sha256, write_text
 from graphmerge.progress import Progress, silent
-from graphmerge.sources import Batches, is_import
-from graphmerge.trace.fingerprint import fingerprint
+from graphmerge.sources import is_import
+from graphmerge.trace.fingerprint import content_hash, fingerprint
 from graphmerge.zoo.baseline import read_baseline, versions
 from graphmerge.zoo.judge import judge, passed
 from graphmerge.zoo.measure import Measured, measure
@@ -38,8 +35,8 @@ def key(subject: Subject) -> str:
         *(sha256(subject.zoo.path(w)) for w in subject.entry.inputs),
         *(f"{p.name} {sha256(p)}" for p in _code(Path(own_code.__file__).parent)),
         *(f"{p.name} {sha256(p)}" for p in _model_code(subject)),
-        _digest(subject.data),
-        _digest(subject.test),
+        content_hash(subject.data),
+        content_hash(subject.test),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -61,16 +58,11 @@ def _model_code(subject: Subject) -> Iterator[Path]:
         yield Path(module.__file__)
 
 
-def _digest(data: Batches | None) -> str:
-    """A hash of the values of batches."""
-    found = hashlib.sha256()
-    for leaf in pytree.tree_leaves(data):
-        if isinstance(leaf, torch.Tensor):
-            found.update(f"{leaf.dtype} {tuple(leaf.shape)}".encode())
-            found.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        else:
-            found.update(repr(leaf).encode())
-    return found.hexdigest()
+def _read(file: Path, name: str) -> Measured:
+    try:
+        return Measured(**json.loads(file.read_text(encoding="utf-8")) | {"entry": name})
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{str(file)!r} is damaged ({error}): delete it to measure anew") from error
 
 
 def measured(name: str, subject: Subject, cache: Path | None = None, progress: Progress = silent) -> Measured:
@@ -85,7 +77,7 @@ def measured(name: str, subject: Subject, cache: Path | None = None, progress: P
         file = None
     if file is not None and file.exists():
         progress(f"{name}: kept in {file}")
-        return Measured(**json.loads(file.read_text(encoding="utf-8")) | {"entry": name})
+        return _read(file, name)
     found = measure(name, subject, progress)
     baseline = read_baseline(subject.zoo.folder).get(name)
     if file is not None and passed(judge(found, subject.entry, baseline)):

@@ -15,6 +15,7 @@ import torch
 from graphmerge.errors import UsageError
 from graphmerge.progress import Progress, silent
 from graphmerge.zoo.config import ZooFolder, read_zoo
+from graphmerge.zoo.judge import Check
 from graphmerge.zoo.kept import measured
 from graphmerge.zoo.measure import Measured, names_of
 from graphmerge.zoo.subject import Subject
@@ -86,6 +87,12 @@ def _died(zoo: ZooFolder, name: str) -> Measured:
     first, *others = names_of(zoo.entries[name])
     text = "a process was killed, and with it all that were left; is there enough memory? Try fewer --jobs"
     return Measured(name, {}, {first: text}, dict.fromkeys(others, first))
+
+
+def missing(zoo: ZooFolder, baseline: Mapping[str, object], shard: str | None = None) -> list[Check]:
+    """A failed check for every entry of the baseline that left the zoo: nothing goes unseen."""
+    why = ("the baseline has it, zoo.yml has not: run `graphmerge zoo update`",)
+    return [Check(n, "listed", "FAIL", "no such entry", why) for n in share(strays(zoo, baseline), shard)]
 
 
 def strays(zoo: ZooFolder, baseline: Mapping[str, object]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ import graphmerge as gm
 from graphmerge.files import cached_program
 from graphmerge.files.traced import ARCHIVE, SEAL
 from graphmerge.trace import Program, export_program
-from graphmerge.trace.fingerprint import fingerprint
+from graphmerge.trace.fingerprint import content_hash, fingerprint
 from graphmerge.trace.program import first_difference
 
 CODE = """
@@ -183,3 +184,17 @@ def test_progress_tells_what_is_being_done(kept: Any) -> None:
     said: list[str] = []
     gm.trace(kept.Kept().eval(), (IDS,), progress=said.append)
     assert [x.split()[0] for x in said] == ["exporting", "decomposing", "reading", "solving"]
+
+
+def test_contents_differ_where_a_value_does_however_large_they_are() -> None:
+    """Of a large array numpy shows the ends alone."""
+
+    def batches(at: int | None) -> object:
+        x = np.zeros((50, 50))
+        x.flat[at or 0] = at is not None
+        return [(x, {"y": torch.arange(3), "names": ["a", "b"]})]
+
+    hashes = [content_hash(batches(at)) for at in (None, 0, 1200, 1300, 1300)]
+    assert len(set(hashes)) == 4
+    assert hashes[3] == hashes[4]
+    assert content_hash([torch.ones(2), "a"]) != content_hash([torch.ones(2), "b"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Zoo
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import InputError, UsageError
 from graphmerge.zoo import read_baseline, read_zoo, run, select
 from graphmerge.zoo.kept import measured as kept
 from graphmerge.zoo.subject import Subject
@@ -208,6 +208,10 @@ def test_what_is_kept_is_not_measured_again_until_something_changes(folder: Path
 
     assert "turned: trace" in said()
     assert ["kept in" in line for line in said()] == [True]
+    (file,) = (tmp_path / "kept").iterdir()
+    file.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        said()
     text = (folder / "zoo.yml").read_text()
     (folder / "zoo.yml").write_text(text.replace("toynets:Turned\n", "toynets:Turned\n    seed: 5\n"))
     assert "turned: trace" in said()
@@ -229,16 +233,19 @@ def test_every_check_is_a_test_of_pytest(folder: Path) -> None:
     baseline = json.loads((folder / "baseline.json").read_text())
     baseline["models"] = {"turned": baseline["models"]["turned"]}
     baseline["models"]["turned"]["groups"]["groups"] = []
+    baseline["models"]["gone"] = {}
     (folder / "baseline.json").write_text(json.dumps(baseline))
     command = [sys.executable, "-m", "pytest", "-p", "pytest_graphmerge", "--graphmerge-zoo", str(folder)]
     done = subprocess.run(
-        [*command, "-k", "turned", "-v", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", folder],
+        [*command, "-k", "turned or gone", "-v", "-p", "no:cacheprovider", "-c", "/dev/null",
+         "--rootdir", folder],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "zoo.yml::turned::invariance PASSED" in done.stdout
     assert "zoo.yml::turned::groups FAILED" in done.stdout
+    assert "zoo.yml::gone::listed FAILED" in done.stdout
     assert "group one: 12 more units now move" in done.stdout
     assert "Traceback" not in done.stdout
     assert "5 passed" in done.stdout
-    assert "1 failed" in done.stdout
+    assert "2 failed" in done.stdout

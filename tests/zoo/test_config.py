@@ -9,6 +9,7 @@ import pytest
 from graphmerge.errors import InputError, UsageError
 from graphmerge.zoo import read_zoo
 
+TWO = "    inputs: [a.safetensors, b.safetensors]\n"
 ENTRY = "    model: nets:net\n    example_inputs: [2x3]\n"
 
 
@@ -45,6 +46,11 @@ def test_an_entry_has_defaults_and_shares_keys_by_anchors(tmp_path: Path) -> Non
         (f"  a:\n{ENTRY}    tolerances: {{time: 0.5}}\n", "greater than or equal to 1"),
         ("  a: !!python/object:os.system {}\n", "python/object"),
         ("  a: [", "zoo.yml"),
+        (f"  a:\n{ENTRY}{TWO}    merge: ties\n", "ties needs the model that all were fine-tuned from"),
+        (f"  a:\n{ENTRY}{TWO}    merge: regmean\n", "regmean needs data"),
+        (f"  a:\n{ENTRY}{TWO}    merge: {{weights: [1, 2, 3]}}\n", "2 models but 3 weights"),
+        (f"  a:\n{ENTRY}{TWO}    match: activation\n", "activation matching needs data"),
+        (f"  a:\n{ENTRY}{TWO}    repair: bn-reset\n", "repair by bn-reset needs data"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path: Path, models: str, said: str) -> None:

@@ -39,7 +39,7 @@ class Job:
     progress: Progress
 
     def match(self, a: State, b: State, start: Transform | None = None) -> Alignment:
-        """Two models by the pairwise method; one that runs them gets them in the dtypes of the first model."""
+        """Two models by the pairwise method; those that run them get the dtypes of the first model."""
         if METHODS[self.pairwise].needs_data:
             a, b = ({n: t.to(self.states[0][n].dtype) for n, t in s.items()} for s in (a, b))
         return match(
