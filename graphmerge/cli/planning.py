@@ -38,10 +38,15 @@ def schema() -> None:
     sys.stdout.write(json.dumps(Recipe.model_json_schema(), indent=2) + "\n")
 
 
+def _matching(step: Recipe) -> str:
+    """The method, and of three models or more the way."""
+    return f"{step.match.method}, {step.match.many}" if len(step.inputs) > 2 else step.match.method
+
+
 def show(found: Plan) -> None:
     """The stages, the groups, the costs, and how many faults."""
     rows = [
-        (name, ", ".join(f.path for f in s.inputs), s.match.method, s.merge.method, s.repair.method)
+        (name, ", ".join(f.path for f in s.inputs), _matching(s), s.merge.method, s.repair.method)
         for name, s in found.recipe.steps
     ]
     table("Merges", ("", "inputs", "match", "merge", "repair"), rows)
@@ -53,7 +58,10 @@ def show(found: Plan) -> None:
         cells = [(stage, f"{seconds:.1f}") for stage, seconds in found.estimate.stages.items()]
         table("Seconds, about", ("stage", "seconds"), cells)
         peak = amount(found.estimate.peak_bytes)
-        out.print(f"about {found.estimate.seconds:.0f} s and {peak} of memory in all", markup=False)
+        about = f"about {found.estimate.seconds:.0f} s and {peak} of memory in all"
+        out.print(
+            f"{about} (rough: a third or three times that is no surprise)", markup=False, soft_wrap=True
+        )
         if found.estimate.without:
             out.print(f"not estimated: {', '.join(found.estimate.without)}", markup=False, soft_wrap=True)
     count = f"{len(found.faults)} faults" if len(found.faults) != 1 else "1 fault"

@@ -60,4 +60,4 @@ def _shapes(inputs: Any) -> str:
 
 
 def _floating(t: object) -> bool:
-    return isinstance(t, torch.Tensor) and t.is_floating_point()
+    return isinstance(t, torch.Tensor) and t.is_floating_point() and not t.is_meta

@@ -20,6 +20,7 @@ from pydantic import (
 
 from graphmerge.errors import UsageError
 from graphmerge.evaluate.measures import MEASURES, chosen
+from graphmerge.match.many.reference import require_reference
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.merge import require_call
 from graphmerge.merge.job import check_weights
@@ -228,6 +229,7 @@ def require_step(step: Recipe) -> None:
         step.merge.method, len(step.inputs), step.merge_options, step.weights, step.base, step.data,
         step.own_data or None,
     )  # fmt: skip
+    require_reference(step.match.all_options, len(step.inputs))
     lacking = [f"{m} matching" for m in step.match.lacking(step.data) if step.match.method != "auto"]
     lacking += [f"repair by {step.repair.method}"] if step.repair.needs_data and not step.data else []
     if lacking:

@@ -9,12 +9,17 @@ from typing import Any
 import torch
 
 from graphmerge.match import METHODS as MATCHING
+from graphmerge.match.many import way_settings
 from graphmerge.recipe import Recipe
+from graphmerge.run.inputs import in_memory
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.program import op_name
 
 SWEEPS = 6
 """Sweeps of a descent over all groups, as a rule."""
+
+VISITS = 6
+"""How often a model is matched to the mean of the others until none moves, as a rule."""
 
 ASSIGNMENT = 1.2e-10
 """Seconds for the assignment of n units, divided by n cubed."""
@@ -34,7 +39,7 @@ RESTING = 450 << 20
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of each stage, and the peak of memory in bytes; within a factor of three, as a rule.
+    """Seconds of each stage, and the peak of memory in bytes: rough, within a factor of three as a rule.
 
     ``without`` names what could not be estimated.
     """
@@ -64,27 +69,37 @@ def estimate(recipe: Recipe, graph: ModelGraph, traced: float, output_bytes: int
         label = f"{name}: " if recipe.stages else ""
         for method in step.match.tried:
             if method == "weight":
-                stages[f"{label}match by weight"] = (len(step.inputs) - 1) * _matching(step, graph, rate)
+                stages[f"{label}match by weight"] = descents(step) * _descent(graph, rate)
             elif step.data or not MATCHING[method].needs_data:
                 without.append(f"{label}matching by {method}")
         without += [f"{label}evaluation and repair"] if step.data or step.test else []
     if recipe.onnx:
         stages["onnx"] = 2 * traced + output_bytes / 1e8
     stages["read and write"] = output_bytes * sum(len(s.inputs) + 2 for _, s in recipe.steps) / 5e8
-    models = max(len(step.inputs) + (step.base is not None) for _, step in recipe.steps)
+    models = max(map(len, in_memory(recipe)))
     return Estimate(stages, peak_bytes(graph, models), tuple(without))
 
 
-def _matching(step: Recipe, graph: ModelGraph, rate: float) -> float:
-    """Seconds of weight matching for one pair."""
+def descents(step: Recipe) -> float:
+    """How many descents of one model onto another the matching of a step is worth."""
+    many, models = step.match.many, len(step.inputs)
+    _, own, pair = way_settings(many, step.match.told("weight"))
+    each = float(pair["restarts"] or 1)
+    if many in ("reference", "hierarchical"):
+        return (models - 1) * each
+    relaxed = models * own["steps"] / SWEEPS if many == "cycle" else 0.0
+    return relaxed + VISITS * models * each
+
+
+def _descent(graph: ModelGraph, rate: float) -> float:
+    """Seconds of weight matching for one pair, from one start."""
     shapes = graph.structure.shapes
     flops = assign = 0.0
     for group in graph.groups:
         entries = sum(torch.Size(shapes[name]).numel() for name, _ in group.members if name in shapes)
         flops += 2.0 * group.size * entries
         assign += ASSIGNMENT * group.size**3 * group.copies
-    rounds = float(step.match.options_of("weight")["restarts"] or 1)
-    return SWEEPS * rounds * (flops / rate + assign)
+    return SWEEPS * (flops / rate + assign)
 
 
 def peak_bytes(graph: ModelGraph, models: int) -> int:

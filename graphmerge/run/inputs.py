@@ -18,6 +18,16 @@ def checkpoints(recipe: Recipe) -> dict[str, File]:
     return {f.path: f for f in files if f.path not in stages}
 
 
+def in_memory(recipe: Recipe) -> list[set[str]]:
+    """For every merge the checkpoints and earlier results that it or a later one names: what is in memory.
+
+    All are read before the first merge, so that a fault in one is told at once, and let go after their last.
+    """
+    names = [name for name, _ in recipe.steps]
+    used = [{f.path for f in (*s.inputs, *([s.base] if s.base else []))} for _, s in recipe.steps]
+    return [set().union(*used[k:]) - set(names[k:]) for k in range(len(names))]
+
+
 def data_files(recipe: Recipe) -> dict[str, File]:
     """Every file of data by its path; what is imported is none."""
     files = [f for _, step in recipe.steps for f in (step.data, step.test, *step.own_data) if f]

@@ -15,30 +15,33 @@ from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe
 from graphmerge.sources import build_model, build_on_meta, example_inputs, pick_device
 from graphmerge.sources.huggingface import is_folder
-from graphmerge.sources.weights import Weights, load_weights
+from graphmerge.sources.weights import load_weights
+from graphmerge.trace.run import State
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a recipe names, read: the model, its example inputs, the weights by path.
+    """What a recipe names, read: the model, its example inputs, the state dicts by path.
 
     ``recipe`` is the one that was opened, with the model, the example inputs and the device put in where
-    they followed from the rest.
+    they followed from the rest. ``stored`` are the names and dtypes that the first file has.
     """
 
     recipe: Recipe
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    weights: Mapping[str, Weights]
+    states: dict[str, State]
+    stored: Mapping[str, torch.dtype]
 
 
 def open_recipe(recipe: Recipe, paths: Sequence[str], say: Progress = silent) -> Opened:
     """Build the model and read the checkpoints at ``paths``."""
     full, module = open_model(recipe, pick_device(recipe.device))
     args, kwargs = example_inputs(full.example_inputs, pick_device(recipe.device), recipe.seed)
-    weights = {path: load_weights(module, path, say, recipe.allow_nonfinite) for path in paths}
-    return Opened(full, module, args, kwargs, weights)
+    weights = [load_weights(module, path, say, recipe.allow_nonfinite) for path in paths]
+    states: dict[str, State] = {path: w.state for path, w in zip(paths, weights, strict=True)}
+    return Opened(full, module, args, kwargs, states, weights[0].stored)
 
 
 def open_model(recipe: Recipe, device: torch.device) -> tuple[Recipe, nn.Module]:

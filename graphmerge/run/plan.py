@@ -14,13 +14,25 @@ from torch import Tensor, nn
 from graphmerge.errors import GraphMergeError
 from graphmerge.files import header_faults, require_free, shapes_of
 from graphmerge.files.staging import require_space
+from graphmerge.match.data import dry_run
 from graphmerge.merge.job import fitting
+from graphmerge.pipeline import split
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo
+from graphmerge.repair import available
+from graphmerge.repair.task import require_samples
 from graphmerge.run.estimate import Estimate, estimate
 from graphmerge.run.inputs import checkpoints, data_files, require_different
 from graphmerge.run.open import open_model
-from graphmerge.sources import check_data_file, example_inputs, import_object, is_import
+from graphmerge.sources import (
+    Batches,
+    batches_of,
+    check_data_file,
+    example_inputs,
+    import_object,
+    is_import,
+    pick_device,
+)
 from graphmerge.sources.converted import reference
 from graphmerge.sources.huggingface import is_folder, require_alike
 from graphmerge.symmetry import ModelGraph, trace
@@ -80,7 +92,8 @@ def plan_recipe(
     shapes = _read_headers(recipe, faults)
     size = max((_bytes(s, recipe) for s in shapes.values()), default=0)
     _check_output(recipe, out or recipe.out, force, size, faults)
-    _check_data(recipe, faults)
+    data = _check_data(recipe, faults)
+    faults.of(pick_device, recipe.device)
     opened = faults.of(open_model, recipe, torch.device("meta"))
     graph = found = None
     if opened:
@@ -93,6 +106,8 @@ def plan_recipe(
         if graph:
             found = estimate(recipe, graph, time.perf_counter() - begun, size)
             _check_rules(recipe, graph, faults)
+            _check_repairs(recipe, graph, data, faults)
+            _check_inputs(graph, data, faults)
     return Plan(recipe, tuple(faults), graph, found, size, time.perf_counter() - since)
 
 
@@ -122,12 +137,16 @@ def _check_output(recipe: Recipe, out: str | Path | None, force: bool, size: int
     faults.of(require_space, parents[0] / "model", 3 * size)
 
 
-def _check_data(recipe: Recipe, faults: Faults) -> None:
-    for path in data_files(recipe):
-        faults.of(check_data_file, path)
+def _check_data(recipe: Recipe, faults: Faults) -> dict[str, Batches]:
+    """The batches in every data file, without their values."""
+    found = {path: faults.of(check_data_file, path) for path in data_files(recipe)}
     used = [f.path for _, s in recipe.steps for f in (s.data, s.test, *s.own_data) if f]
     for spec in sorted({p for p in used if is_import(p)}):
         faults.of(import_object, spec)
+    batches = {path: batches_of(arrays) for path, arrays in found.items() if arrays}
+    for path in sorted({s.data.path for _, s in recipe.steps if s.data} & batches.keys()):
+        faults.of(split, batches[path])
+    return batches
 
 
 def _traced(recipe: Recipe, module: nn.Module) -> ModelGraph:
@@ -139,3 +158,22 @@ def _check_rules(recipe: Recipe, graph: ModelGraph, faults: Faults) -> None:
     names = {n: n for n in graph.model.state_dict()}
     for rule in [r for _, step in recipe.steps for r in step.rules]:
         faults.of(fitting, graph, names, rule.match)
+
+
+def _check_repairs(recipe: Recipe, graph: ModelGraph, data: Mapping[str, Batches], faults: Faults) -> None:
+    """Those that were asked for apply to the network, and files of data have enough samples for them."""
+    for _, step in recipe.steps:
+        names = faults.of(available, graph, step.repair.method, **step.repair.options) if step.data else None
+        batches = data.get(step.data.path, []) if step.data else []
+        if set(names or ()) - {"temperature"} and len(batches) > 1:
+            work, _ = split(batches)
+            faults.of(require_samples, sum(len(x) for x, _ in work or ()))
+
+
+def _check_inputs(graph: ModelGraph, data: Mapping[str, Batches], faults: Faults) -> None:
+    """Run the model on data without values, if it can be run so: then it runs on its example."""
+    state, example = graph.model.state_dict(), graph.program.example
+    args, kwargs = example
+    if data and Faults().of(dry_run, graph.model, state, [(kwargs or args, None)]) is not None:
+        for batches in data.values():
+            faults.of(dry_run, graph.model, state, batches, example)

@@ -33,13 +33,14 @@ def of_merge(result: MergeResult, supply: Supply) -> dict[str, Any]:
 
 def report_of(
     echoed: Mapping[str, Any],
-    merges: Mapping[str, tuple[MergeResult, Supply]],
+    earlier: Mapping[str, Mapping[str, Any]],
+    result: MergeResult,
+    supply: Supply,
     drawn: Mapping[str, BarrierCurve],
     measured: Mapping[str, Findings],
 ) -> dict[str, Any]:
-    """The report: the recipe with every effective value, the last merge, and the stages before it."""
-    *earlier, last = merges
-    result, supply = merges[last]
+    """The report: the recipe with every effective value, the last merge, and what ``of_merge`` told of those
+    before it."""
     found = {
         "recipe": dict(echoed),
         "made_with": versions(),
@@ -50,7 +51,7 @@ def report_of(
         "measures": {n: _measured(f) for n, f in measured.items()},
     }
     found |= of_merge(result, supply)
-    found |= {"earlier": {name: of_merge(*merges[name]) for name in earlier}} if earlier else {}
+    found |= {"earlier": dict(earlier)} if earlier else {}
     if drawn:
         found["barrier"] = {n: c.to_json() for n, c in drawn.items()}
         found["barrier reduction"] = reductions(drawn)

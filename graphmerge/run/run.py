@@ -19,10 +19,10 @@ from graphmerge.recipe import Recipe, echo, portable
 from graphmerge.run.clock import Log, noted
 from graphmerge.run.curves import curves
 from graphmerge.run.facts import warnings
-from graphmerge.run.inputs import checkpoints, verified
+from graphmerge.run.inputs import checkpoints, in_memory, verified
 from graphmerge.run.measured import take
 from graphmerge.run.open import Opened, described_by, open_recipe
-from graphmerge.run.report import compared, report_of
+from graphmerge.run.report import compared, of_merge, report_of
 from graphmerge.run.sections import document
 from graphmerge.run.write import carry_over, figures, write_merge, write_onnx, write_texts
 from graphmerge.sources import load_data, parse_dtype
@@ -45,8 +45,13 @@ class Outcome:
     not_exported: GraphMergeError | None
 
 
-Merges = Mapping[str, tuple[MergeResult, Supply]]
-"""Every merge of a recipe by its name, and what it was made from."""
+@dataclass(frozen=True)
+class Merged:
+    """The last merge of a recipe and what it was made from; what there is to tell of those before it."""
+
+    earlier: Mapping[str, Mapping[str, Any]]
+    result: MergeResult
+    supply: Supply
 
 
 def run_recipe(
@@ -71,23 +76,22 @@ def run_recipe(
     room = COPIES * max(map(weight_bytes, paths))
     with staged_output(target, force, inputs=list(hashes), needed_bytes=room) as folder:
         opened = open_recipe(recipe, paths, say)
-        merges = merge_all(recipe, opened, say, progress)
+        merged = merge_all(recipe, opened, say, progress)
         with system_faults("write", Path(target)):
-            report, fault = write_all(folder, Path(target), hashes, opened, merges, log, say, progress)
-    return Outcome(merges[recipe.steps[-1][0]][0], report, Path(target), fault)
+            report, fault = write_all(folder, Path(target), hashes, opened, merged, log, say, progress)
+    return Outcome(merged.result, report, Path(target), fault)
 
 
 def write_all(
-    folder: Path, target: Path, hashes: Mapping[str, str], opened: Opened, merges: Merges, log: Log,
+    folder: Path, target: Path, hashes: Mapping[str, str], opened: Opened, merged: Merged, log: Log,
     say: Progress, progress: Progress,
 ) -> tuple[dict[str, Any], GraphMergeError | None]:  # fmt: skip
     """Everything in ``folder``, which will be ``target``; the report, and why ONNX failed if it did."""
-    recipe = opened.recipe
-    result, supply = merges[recipe.steps[-1][0]]
+    recipe, result, supply = opened.recipe, merged.result, merged.supply
     drawn = curves(result, supply.states, supply.data, supply.test, recipe.points, say, progress)
     found = take(recipe, result, supply, say, progress)
     echoed = echo(recipe, hashes)
-    report = report_of(echoed, merges, drawn, found)
+    report = report_of(echoed, merged.earlier, result, supply, drawn, found)
     made_by = portable(echoed)
     dtypes = out_dtypes(recipe, opened)
     files = write_merge(folder, result, dtypes, made_by, recipe.shard_size, drawn, recipe.allow_nonfinite)
@@ -112,24 +116,25 @@ def write_all(
 
 def out_dtypes(recipe: Recipe, opened: Opened) -> dict[str, torch.dtype]:
     """The dtype of every tensor of the output: names and dtypes of the first model, unless told otherwise."""
-    stored = next(iter(opened.weights.values())).stored
     if recipe.out_dtype == "same":
-        return dict(stored)
+        return dict(opened.stored)
     wanted = parse_dtype(recipe.out_dtype)
-    return {n: wanted if d.is_floating_point else d for n, d in stored.items()}
+    return {n: wanted if d.is_floating_point else d for n, d in opened.stored.items()}
 
 
-def merge_all(
-    recipe: Recipe, opened: Opened, say: Progress = silent, progress: Progress = silent
-) -> dict[str, tuple[MergeResult, Supply]]:
-    """Every merge of the recipe by its name, and what it was made from; the model is traced once."""
-    read = cache(load_data)
-    graph, proof = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
-    states: dict[str, Mapping[str, torch.Tensor]] = {p: w.state for p, w in opened.weights.items()}
-    found: dict[str, tuple[MergeResult, Supply]] = {}
-    for name, step in recipe.steps:
+def merge_all(recipe: Recipe, opened: Opened, say: Progress = silent, progress: Progress = silent) -> Merged:
+    """Every merge of the recipe in order; the model is traced once.
+
+    What no later merge names is taken out of ``opened.states``, and so are the candidates of earlier merges.
+    """
+    proved = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
+    read, states, told = cache(load_data), opened.states, dict[str, Mapping[str, Any]]()
+
+    def run(name: str, step: Recipe, held: set[str]) -> tuple[MergeResult, Supply]:
         if recipe.stages:
             say(f"stage {name}: {', '.join(f.path for f in step.inputs)}")
+        for path in states.keys() - held:
+            del states[path]
         supply = Supply(
             [states[f.path] for f in step.inputs],
             states[step.base.path] if step.base else None,
@@ -137,7 +142,13 @@ def merge_all(
             [read(d.path) for d in step.own_data] or None,
             read(step.test.path) if step.test else None,
         )
-        result = merge_traced(graph, proof, supply, step, say, progress)
-        found[name] = result, supply
-        states[name] = result.kept.state
-    return found
+        return merge_traced(*proved, supply, step, say, progress), supply
+
+    def run_through(name: str, step: Recipe, held: set[str]) -> None:
+        result, supply = run(name, step, held)
+        told[name], states[name] = of_merge(result, supply), result.kept.state
+
+    *earlier, last = [(*step, held) for step, held in zip(recipe.steps, in_memory(recipe), strict=True)]
+    for step in earlier:
+        run_through(*step)
+    return Merged(told, *run(*last))

@@ -1,12 +1,13 @@
 """What a user names: a model, its example inputs, its weights, its data."""
 
-from graphmerge.sources.data import Batches, check_data_file, load_data
+from graphmerge.sources.data import Batches, batches_of, check_data_file, load_data
 from graphmerge.sources.factory import import_object, is_import
 from graphmerge.sources.inputs import example_inputs, parse_dtype, parse_input
 from graphmerge.sources.model import build_model, build_on_meta, pick_device
 
 __all__ = [
     "Batches",
+    "batches_of",
     "build_model",
     "build_on_meta",
     "check_data_file",

@@ -7,6 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 import torch
 
 from graphmerge.errors import InputError, amount, out_of_memory, refusal
-from graphmerge.files import load_checkpoint
-from graphmerge.files.header import METADATA, read_header
+from graphmerge.files import load_checkpoint, shapes_of
 from graphmerge.sources.factory import import_object
 
 Batches = list[tuple[Any, Any]]
 
 SAFETENSORS = ".safetensors"
+
+BATCH, PARTS = 500, 4
+"""Samples of a file that are a batch; of a small file fewer, so that some batches can be held out."""
 
 DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error, struct.error)
 """What zipfile and numpy raise on damaged bytes."""
@@ -44,40 +47,36 @@ def load_data(spec: str) -> Batches:
     return [tuple(batch) for batch in batches]
 
 
-def check_data_file(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of inputs and targets in an .npz or .safetensors, from its headers alone.
+def check_data_file(path: str | Path) -> dict[str, torch.Tensor]:
+    """Inputs and targets of an .npz or .safetensors on the meta device, from its headers alone.
 
     Raises InputError where it is missing or damaged, lacks one of the two, or their lengths differ.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"the data file {str(path)!r} does not exist")
-    shapes = _safetensors_shapes(path) if path.suffix == SAFETENSORS else _npz_shapes(path)
-    if {"inputs", "targets"} - shapes.keys():
-        raise InputError(f"{path} has arrays {sorted(shapes)}, expected inputs and targets")
-    x, y = shapes["inputs"], shapes["targets"]
-    if not x or not y or x[0] != y[0]:
-        raise InputError(f"{path}: inputs are {x}, but targets {y}: expected as many")
-    return shapes
+    found = shapes_of(path) if path.suffix == SAFETENSORS else _npz_shapes(path)
+    if {"inputs", "targets"} - found.keys():
+        raise InputError(f"{path} has arrays {sorted(found)}, expected inputs and targets")
+    x, y = found["inputs"], found["targets"]
+    if not x.ndim or not y.ndim or len(x) != len(y):
+        raise InputError(f"{path}: inputs are {(*x.shape,)}, but targets {(*y.shape,)}: expected as many")
+    return found
 
 
-def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    return {n: tuple(t["shape"]) for n, t in read_header(path).items() if n != METADATA}
-
-
-def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def _npz_shapes(path: Path) -> dict[str, torch.Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > memory_bytes():
                 raise InputError(_too_large(path, unpacked))
-            return {n.removesuffix(".npy"): _shape(archive, n) for n in archive.namelist()}
+            return {n.removesuffix(".npy"): _array(archive, n) for n in archive.namelist()}
     except (*DAMAGE, NotImplementedError) as error:
         raise InputError(f"the data file {str(path)!r} cannot be read as .npz: {error}") from error
 
 
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-    """The shape of an array; ValueError unless the entry has as many bytes as its own header says."""
+def _array(archive: zipfile.ZipFile, name: str) -> torch.Tensor:
+    """An array without its values; ValueError unless the entry has as many bytes as its own header says."""
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = (
@@ -88,7 +87,7 @@ def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
         declared, held = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - file.tell()
         if declared != held:
             raise ValueError(f"{name} says that it has {declared} bytes, and has {held}")
-        return shape
+        return torch.from_numpy(np.empty(0, dtype)).to("meta").new_empty(shape)
 
 
 def memory_bytes() -> int:
@@ -106,10 +105,15 @@ def _too_large(path: Path, unpacked: int) -> str:
     )
 
 
-def _from_file(path: Path, batch: int = 500) -> Batches:
+def _from_file(path: Path) -> Batches:
     check_data_file(path)
-    arrays = load_checkpoint(path) if path.suffix == SAFETENSORS else _arrays(path)
+    return batches_of(load_checkpoint(path) if path.suffix == SAFETENSORS else _arrays(path))
+
+
+def batches_of(arrays: Mapping[str, torch.Tensor]) -> Batches:
+    """The inputs and targets of a file, cut into batches."""
     x, y = arrays["inputs"], arrays["targets"]
+    batch = max(1, min(BATCH, len(x) // PARTS))
     return [(x[k : k + batch], y[k : k + batch]) for k in range(0, len(x), batch)]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from typed import MERGE, MODEL, Run, text
+
+from graphmerge.recipe import read_recipe
+from graphmerge.run.inputs import checkpoints
+from graphmerge.run.open import open_recipe
+from graphmerge.run.run import merge_all
 
 RECIPE = """
 version: 1
@@ -114,6 +122,28 @@ def test_a_later_stage_uses_what_an_earlier_one_made(run: Run, tmp_path: Path) -
     assert merged_bytes(tmp_path / "again") == merged_bytes(tmp_path / "out")
 
 
+def test_what_no_later_stage_names_is_let_go(run: Run, tmp_path: Path) -> None:  # noqa: ARG001
+    a = load_file(tmp_path / "a.safetensors")
+    for name in "cd":
+        save_file({n: t + 1 for n, t in a.items()}, str(tmp_path / f"{name}.safetensors"))
+    more = "- {name: more, inputs: [all, d.safetensors]}\n"
+    recipe = read_recipe(write(tmp_path, STAGES + more))
+    opened = open_recipe(recipe, list(checkpoints(recipe)))
+    tensors = {Path(p).stem: weakref.ref(state["fc1.weight"]) for p, state in opened.states.items()}
+    alive: dict[str, list[str]] = {}
+
+    def say(told: str) -> None:
+        gc.collect()
+        if told.startswith("matching") or told.startswith("naive"):
+            alive[list(alive)[-1]] = [n for n, tensor in tensors.items() if tensor() is not None]
+        elif told.startswith("stage "):
+            alive[told.partition(":")[0]] = []
+
+    done = merge_all(recipe, opened, say)
+    assert alive == {"stage left": list("abcd"), "stage all": list("cd"), "stage more": ["d"]}
+    assert list(done.earlier) == ["left", "all"]
+
+
 def test_large_models_are_split_and_read_again(run: Run, tmp_path: Path) -> None:
     words = ("--match", "none", "--no-onnx", "--quiet")
     assert run(*MERGE, *words, "--out", "whole").exit_code == 0
@@ -139,6 +169,10 @@ def test_the_card_names_the_inputs_and_cannot_be_broken_by_them(run: Run, tmp_pa
 
 
 class TestPlan:
+    @pytest.fixture
+    def no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
     def test_it_says_what_will_happen_and_writes_nothing(self, run: Run, tmp_path: Path) -> None:
         before = sorted(tmp_path.iterdir())
         result = run("plan", *MERGE[1:], "--out", "out", "--json")
@@ -186,6 +220,62 @@ class TestPlan:
         raw = (tmp_path / "b.safetensors").read_bytes()
         (tmp_path / "b.safetensors").write_bytes(raw[:-8] + b"\xff" * 8)
         assert run("plan", *MERGE[1:]).exit_code == 0
+
+    @pytest.mark.usefixtures("no_gpu")
+    @pytest.mark.parametrize(
+        ("words", "code", "said"),
+        [
+            (["--device", "cuda"], 2, "torch sees no CUDA device"),
+            (["--match-options", "reference=5"], 2, "reference=5: there are 2 models"),
+            (["--data", "few.npz"], 3, "at least 32 are needed"),
+            (["--data", "wide.npz"], 3, "does not run on the data"),
+            (["--test", "wide.npz"], 3, "in the first batch (2, 1, 9, 9) float32"),
+            (["--data", "doubles.npz"], 3, "does not run on the data"),
+            (["--data", "one.npz"], 3, "at least 2 are needed"),
+        ],
+    )
+    def test_what_a_merge_would_refuse_later_it_refuses_now(
+        self, words: list[str], code: int, said: str, run: Run, tmp_path: Path
+    ) -> None:
+        for name, shape, dtype in (
+            ("few", (40, 1, 4, 4), np.float32), ("wide", (9, 1, 9, 9), np.float32),
+            ("doubles", (40, 1, 4, 4), np.float64), ("one", (1, 1, 4, 4), np.float32),
+        ):  # fmt: skip
+            targets = np.zeros(shape[0], np.int64)
+            np.savez(tmp_path / f"{name}.npz", inputs=np.zeros(shape, dtype), targets=targets)
+        result = run("plan", *MERGE[1:], *words)
+        assert result.exit_code == code, text(result)
+        assert said in text(result)
+        assert said in text(run(*MERGE, *words, "--out", "out"))
+
+    def test_a_repair_that_does_not_apply_is_a_fault(self, run: Run, tmp_path: Path) -> None:
+        code = "from torch import nn\n\ndef net():\n    return nn.Sequential(nn.Linear(4, 3), nn.ReLU())\n"
+        (tmp_path / "plain.py").write_text(code)
+        for name in "pq":
+            save_file({"0.weight": torch.randn(3, 4), "0.bias": torch.randn(3)}, str(tmp_path / f"{name}.st"))
+        words = ("p.st", "q.st", "--model", "plain:net", "--input", "2x4", "--data", "tinynet:batches")
+        result = run("plan", *words, "--repair", "bn-reset")
+        assert result.exit_code == 2
+        assert "no BatchNorm with running statistics" in text(result)
+
+    def test_what_can_be_merged_has_no_fault(self, run: Run, tmp_path: Path) -> None:
+        inputs = np.random.default_rng(0).normal(size=(300, 1, 4, 4)).astype(np.float32)
+        np.savez(tmp_path / "data.npz", inputs=inputs, targets=np.arange(300) % 3)
+        words = ("--data", "data.npz", "--repair", "bn-reset", "--no-onnx", "--points", 0)
+        assert run("plan", *MERGE[1:], *words).exit_code == 0
+        assert run(*MERGE, *words, "--out", "out").exit_code == 0
+
+    def test_it_knows_how_many_models_are_matched_and_in_which_way(self, run: Run, tmp_path: Path) -> None:
+        save_file(load_file(tmp_path / "b.safetensors"), str(tmp_path / "c.safetensors"))
+
+        def estimate(*words: str) -> Any:
+            shown = run("plan", *MERGE[1:], "--match", "weight", "--json", *words, "--allow-duplicate")
+            return json.loads(shown.stdout)["estimate"]
+
+        three = [estimate("c.safetensors", "--many", way) for way in ("reference", "merge-many", "cycle")]
+        times = [e["stages"]["match by weight"] for e in (estimate(), *three)]
+        assert times == sorted(times)
+        assert three[0]["peak_bytes"] > estimate()["peak_bytes"]
 
     def test_a_model_that_cannot_be_traced_is_a_fault_too(self, run: Run) -> None:
         result = run("plan", "a.safetensors", "b.safetensors", "--model", "tinynet:Branch", "--input", "2x4")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from graphmerge.errors import UsageError
 from graphmerge.match.many.job import Job, Placed
 
@@ -9,8 +12,7 @@ from graphmerge.match.many.job import Job, Placed
 def to_reference(job: Job) -> Placed:
     """Every model into the frame of model ``reference`` (counted from 0)."""
     chosen = job.options["reference"]
-    if chosen >= len(job.states):
-        raise UsageError(f"option reference={chosen}: there are {len(job.states)} models, counted from 0")
+    require_reference(job.options, len(job.states))
     a = job.states[chosen]
     found = {i: job.match(a, b) for i, b in enumerate(job.states) if i != chosen}
     transforms = tuple(
@@ -21,3 +23,10 @@ def to_reference(job: Job) -> Placed:
         converged=all(x.converged for x in found.values()),
         direct=tuple(found.values()) if chosen == 0 else (),
     )
+
+
+def require_reference(options: Mapping[str, Any], models: int) -> None:
+    """UsageError where ``options`` of a way name a model that there is not."""
+    chosen = options.get("reference", 0)
+    if chosen >= models:
+        raise UsageError(f"option reference={chosen}: there are {models} models, counted from 0")
