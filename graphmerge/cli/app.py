@@ -8,42 +8,59 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import commands, evaluating, inspecting, merging, planning, zoo
-from graphmerge.cli.console import INTERRUPTED, err, out
+from graphmerge.cli.console import INTERRUPTED, err, examples, out
 from graphmerge.cli.demo import demo
 
 PAIR = "--model net:make --input 2x3x32x32"
 
 EXAMPLES = {
-    "inspect": f"Example: graphmerge inspect {PAIR} --graph net.svg",
-    "verify": f"Example: graphmerge verify {PAIR}",
-    "explain": f"Example: graphmerge explain conv1.weight:0 fc.weight:1 {PAIR}",
-    "match": f"Example: graphmerge match a.safetensors b.safetensors {PAIR} --out alignment.safetensors",
-    "plan": "Example: graphmerge plan recipe.yaml",
-    "merge": "Examples:\n\n"
-    f"graphmerge merge a.safetensors b.safetensors {PAIR} --data net:batches --out merged\n\n"
-    "graphmerge merge bert-one bert-two --out merged (Hugging Face folders)\n\n"
-    "graphmerge merge recipe.yaml --seed 3 --out merged",
-    "evaluate": "Example: graphmerge evaluate a.safetensors --model net:make --data net:test",
-    "export": f"Example: graphmerge export {PAIR} --weights a.safetensors --out a.onnx",
-    "schema": "Example: graphmerge schema > recipe.schema.json",
-    "demo": "Example: graphmerge demo --out demo",
+    "inspect": (f"inspect {PAIR} --graph net.svg",),
+    "verify": (f"verify {PAIR}",),
+    "explain": (f"explain conv1.weight:0 fc.weight:1 {PAIR}",),
+    "match": (f"match a.safetensors b.safetensors {PAIR} -o alignment.safetensors",),
+    "plan": ("plan recipe.yaml", f"plan a.safetensors b.safetensors {PAIR}"),
+    "merge": (
+        f"merge a.safetensors b.safetensors {PAIR} -d net:batches -o merged",
+        "merge bert-one bert-two --out merged",
+        "merge recipe.yaml --seed 3 --out merged",
+    ),
+    "evaluate": ("evaluate a.safetensors b.safetensors --model net:make --data net:test --measure barrier",),
+    "export": (f"export {PAIR} --weights a.safetensors --out a.onnx",),
+    "schema": ("schema > recipe.schema.json",),
+    "demo": ("demo --out demo",),
 }
 """What a user could type, for the help text of each command."""
+
+CODES = """\b
+Exit codes:
+  0    fine
+  1    a gate failed: verification, ONNX parity, a check of a zoo
+  2    the call or the recipe is wrong
+  3    an input file or the data are bad
+  4    the model cannot be traced, merged or exported
+  5    the system failed: no space, no permission, no memory
+  130  interrupted"""
 
 app = typer.Typer(
     name="graphmerge",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich's cuts long flags, and leaves the text a narrow column
+    epilog=CODES,
 )
 
-TABLES = {merging.merge: merging.tables, evaluating.evaluate: evaluating.measures_table}
+TABLES = {
+    merging.match: merging.matching_table,
+    merging.merge: merging.tables,
+    evaluating.evaluate: evaluating.measures_table,
+}
 """What stands below the help text of a command."""
 
 for command in (
     inspecting.inspect, commands.verify, inspecting.explain, merging.match, planning.plan, merging.merge,
     evaluating.evaluate, commands.export, planning.schema, demo,
 ):  # fmt: skip
-    below = [EXAMPLES[command.__name__], *([TABLES[command]()] if command in TABLES else [])]
+    below = [examples(*EXAMPLES[command.__name__]), *([TABLES[command]()] if command in TABLES else [])]
     app.command(epilog="\n\n".join(below))(command)
 
 

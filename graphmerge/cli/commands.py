@@ -54,7 +54,10 @@ def verify(
     device: options.Device = "auto",
     trust: options.Trust = False,
 ) -> None:
-    """Prove every group by running the model: exit code 1 when one fails."""
+    """Prove every symmetry group by running the model.
+
+    The exit code is 1 when one fails.
+    """
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         module, args, kwargs = prepare(model, inputs, weights, device, seed, talk, trust)
@@ -109,7 +112,10 @@ def export(
     device: options.Device = "cpu",
     trust: options.Trust = False,
 ) -> None:
-    """Write a checked ONNX file: exit code 1 when onnxruntime does not agree with torch."""
+    """Write an ONNX file and check it against torch.
+
+    The exit code is 1, and nothing is written, when onnxruntime does not agree with torch.
+    """
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         if Path(target).exists() and not force:

@@ -43,6 +43,12 @@ def escape(text: str) -> str:
     return markup.escape("".join(plain))
 
 
+def examples(*words: str) -> str:
+    """What a user could type, for a help text, each on a line that is not broken."""
+    head = "Example:" if len(words) == 1 else "Examples:"
+    return "\n".join(["\b", head, *(f"  graphmerge {w}" for w in words)])
+
+
 class Talk:
     """Progress on standard error (unless quiet), results on standard output."""
 

@@ -23,7 +23,10 @@ def demo(
     debug: options.Debug = False,
     device: options.Device = "auto",
 ) -> None:
-    """Merge two ResNet20 trained apart on Fashion-MNIST, and show what each step is worth."""
+    """Merge two networks of the zoo; show what each step is worth.
+
+    They are ResNet20 trained apart on Fashion-MNIST.
+    """
     with exit_codes(debug):
         checkpoint = import_object("models_zoo.registry:checkpoint")[0]
         a, b = (str(checkpoint("resnet20", s)) for s in (0, 1))

@@ -72,11 +72,19 @@ def evaluate(
     ],
     measure: Annotated[
         list[str] | None,
-        typer.Option("--measure", help="What to measure (score by default); the table is below; repeats."),
+        typer.Option(
+            "--measure",
+            metavar="<str>",
+            help="What to measure (score by default); the table is below; repeats.",
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", help="An option of the measures that have it, e.g. points=11; repeats."),
+        typer.Option(
+            "--option",
+            metavar="<str>",
+            help="An option of the measures that have it, e.g. points=11; repeats.",
+        ),
     ] = None,
     train: Annotated[
         str | None,
@@ -93,12 +101,15 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--metric",
+            metavar="<str>",
             help="module:name of a function of (outputs, targets), or of a class with update and compute.",
         ),
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layers", help="Pattern of layers to look at, e.g. 'layer1.*'; repeats."),
+        typer.Option(
+            "--layers", metavar="<str>", help="Pattern of layers to look at, e.g. 'layer1.*'; repeats."
+        ),
     ] = None,
     inputs: options.Inputs = None,
     target: Annotated[
@@ -112,7 +123,7 @@ def evaluate(
     device: options.Device = "auto",
     trust: options.Trust = False,
 ) -> None:
-    """Measure checkpoints of one architecture, their merge, and what lies between them."""
+    """Measure checkpoints, their merge, and what lies between them."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         wanted = chosen(measure or ["score"], len(checkpoints), parse_options(option or ()))

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
-from rich.markup import escape
 
 from graphmerge.errors import UsageError
-from graphmerge.recipe import How, Recipe, read_recipe, recipe_from
+from graphmerge.recipe import Recipe, read_recipe, recipe_from
 from graphmerge.recipe.parts import Match, Merge, Repair
 from graphmerge.recipe.read import SUFFIXES
 
@@ -78,11 +77,12 @@ class Flag:
         default = self.info.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
             default = next(iter(default.model_dump().values()))
-        shown = str(default) if default not in (None, (), {}) and default is not False else False
-        panel = "How to merge" if self.place[0] in How.model_fields else "Model, data, output"
+        said = isinstance(default, str | int) and default is not False
+        shown = f"  [default: {default}]" if said else ""
         words = self.choices
         option = typer.Option(
-            *self.names, help=escape(self.text), show_default=shown, rich_help_panel=panel,
+            *self.names, help=self.text + shown, show_default=False,
+            metavar="<str>" if self.read_as == list[str] else None,
             autocompletion=(lambda: words) if words else None,
         )  # fmt: skip
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -37,7 +37,7 @@ def inspect(
     device: options.Device = "auto",
     trust: options.Trust = False,
 ) -> None:
-    """Show the symmetry groups of an architecture by module, and what stays fixed and why."""
+    """Show a model's symmetry groups, and what stays fixed and why."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         if picture:
@@ -68,19 +68,23 @@ def explain(
     inputs: options.Inputs = None,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="[PARAMETER:DIM]", help="Why it moves together with this one, or not."),
+        typer.Argument(metavar="PARAMETER:DIM", help="Why it moves together with this one, or not."),
     ] = None,
     freeze: options.Freeze = None,
     cache: options.Cache = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
     device: options.Device = "auto",
     trust: options.Trust = False,
 ) -> None:
-    """Say why a dimension moves with what it moves with, or why it is fixed, with the lines of code."""
+    """Say why a dimension moves with another, or why it is fixed.
+
+    Every reason comes with the line of the model's code that it follows from.
+    """
     with exit_codes(debug):
-        talk = Talk(True, as_json)
+        talk = Talk(quiet, as_json)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
         graph = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
         text = graph.explain(*parse_place(place), parse_place(other) if other else None)

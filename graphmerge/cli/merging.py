@@ -34,6 +34,11 @@ First = Annotated[str, typer.Argument(metavar="A", help="First checkpoint; the r
 Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
 
 
+def matching_table() -> str:
+    """The matching methods as lines for the help text."""
+    return "\n\n".join(["Matching methods:", *described()])
+
+
 def methods_table() -> str:
     """The merge methods as lines for the help text: options with their defaults, needs, source."""
     lines = ["Merge methods:"]
@@ -79,9 +84,10 @@ def match(
     model: options.Model,
     target: Annotated[str, typer.Option("--out", "-o", help="The alignment file to write (.safetensors).")],
     inputs: options.Inputs = None,
-    method: Annotated[str, typer.Option("--method", help="\n\n".join(described()))] = "weight",
+    method: Annotated[str, typer.Option("--method", help="How to match; the methods are below.")] = "weight",
     settings: Annotated[
-        list[str] | None, typer.Option("--option", help="An option of the method, e.g. restarts=3; repeats.")
+        list[str] | None,
+        typer.Option("--option", metavar="<str>", help="An option of the method, e.g. restarts=3; repeats."),
     ] = None,
     data: options.Data = None,
     start: Annotated[
@@ -100,7 +106,7 @@ def match(
     device: options.Device = "auto",
     trust: options.Trust = False,
 ) -> None:
-    """Find the symmetry that brings B into the frame of A, and save it."""
+    """Find the symmetry that brings B into the frame of A; save it."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         for path in filter(None, (target, plot)):
@@ -134,7 +140,11 @@ def merge(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Merge checkpoints, or run a recipe: check, trace, verify, match, merge, repair, evaluate, export."""
+    """Merge checkpoints, or run a recipe.
+
+    It checks the inputs, traces the model, proves its symmetries by running it, matches, merges, repairs,
+    evaluates, and exports. Without data it matches by weights, and repairs and measures nothing.
+    """
     with exit_codes(debug):
         run_and_show(recipe_of(paths, given), force, Talk(quiet, as_json))
 

@@ -21,7 +21,8 @@ Inputs = Annotated[
         "--example-inputs",
         "--input",
         "-i",
-        help=r"Example input \[name=]SHAPE\[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",
+        metavar="<str>",
+        help="Example input [name=]SHAPE[:dtype], e.g. 2x3x32x32 or ids=2x7:int64; repeats.",
     ),
 ]
 Weights = Annotated[
@@ -44,7 +45,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Operators without a rule are an error.")]
 Freeze = Annotated[
     list[str] | None,
-    typer.Option("--freeze", help="Group or parameter to keep in place, e.g. 'layer3.*'; repeats."),
+    typer.Option(
+        "--freeze", metavar="<str>", help="Group or parameter to keep in place, e.g. 'layer3.*'; repeats."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 Cache = Annotated[

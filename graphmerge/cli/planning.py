@@ -22,7 +22,11 @@ def plan(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say what a merge will do and cost, and all that is wrong with it; reads only headers."""
+    """Say what a merge will do and cost, and what is wrong with it.
+
+    It takes what `merge` takes, reads only the headers of files, and writes nothing. The exit code is that
+    of the first fault.
+    """
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         found = plan_recipe(recipe_of(paths, given), force=force, say=talk.say)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from graphmerge.cli import options
-from graphmerge.cli.console import Talk, exit_codes, out, table
+from graphmerge.cli.console import Talk, examples, exit_codes, out, table
 from graphmerge.errors import GateError, UsageError
 from graphmerge.zoo import Check, edit, judge, read_baseline, read_zoo, run, select, write_baseline
 from graphmerge.zoo.baseline import changes, updated
@@ -18,14 +18,14 @@ from graphmerge.zoo.measure import names_of
 from graphmerge.zoo.reports import counted, lines_of, require_place, write_reports
 from graphmerge.zoo.run import missing, strays
 
-app = typer.Typer(
-    no_args_is_help=True, help="Check a folder of models against what was measured of them before."
-)
+app = typer.Typer(no_args_is_help=True, help="Check a folder of models against what was measured before.")
 
 Folder = Annotated[Path, typer.Argument(help="The zoo: a folder with a zoo.yml.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option("-k", help="Only entries whose name contains or fits this, e.g. 'vit*'; repeats."),
+    typer.Option(
+        "-k", metavar="<str>", help="Only entries whose name contains or fits this, e.g. 'vit*'; repeats."
+    ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many entries at a time.")]
 Kept = Annotated[
@@ -37,7 +37,7 @@ Kept = Annotated[
 ]  # fmt: skip
 
 
-@app.command("list")
+@app.command("list", epilog=examples("zoo list zoo"))
 def entries(folder: Folder = Path(), as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the entries and their checks."""
     with exit_codes(debug):
@@ -55,7 +55,7 @@ def entries(folder: Folder = Path(), as_json: options.Json = False, debug: optio
         Talk(True, as_json).result(found, lambda: table(str(folder), columns, rows))
 
 
-@app.command()
+@app.command(epilog=examples("zoo check zoo", "zoo check zoo -k 'vit*' --jobs 2 --cache .zoo"))
 def check(
     folder: Folder = Path(),
     only: Only = None,
@@ -68,7 +68,10 @@ def check(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Check every entry: exit code 1 when one is not what the baseline says."""
+    """Check every entry against the baseline.
+
+    The exit code is 1 when something is not as the baseline says.
+    """
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
         require_place(target, folder, force)
@@ -100,7 +103,7 @@ def _show(one: Check, as_json: bool) -> None:
             out.print(line, markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog=examples("zoo update zoo -k classifier"))
 def update(
     folder: Folder = Path(),
     only: Only = None,
@@ -108,10 +111,10 @@ def update(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure anew, write baseline.json, and print what moved; nothing else writes it.
+    """Measure anew, write baseline.json, and print what moved.
 
-    What no baseline can excuse (weights that are others, a symmetry that does not hold, an ONNX file that
-    computes something else) stops it: exit code 1, and the baseline stays as it was.
+    Nothing else writes that file. What no baseline can excuse (weights that are others, a symmetry that does
+    not hold, an ONNX file that computes something else) stops it: exit code 1, and the baseline stays.
     """
     with exit_codes(debug):
         talk = Talk(quiet, False)
@@ -132,13 +135,16 @@ def update(
             out.print(line, markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(
+    epilog=examples("zoo add classifier --zoo zoo -m net:make -i 2x3x32x32 -w a.safetensors -w b.safetensors")
+)
 def add(
     name: Annotated[str, typer.Argument(help="What to call the entry.")],
     model: options.Model,
     inputs: options.Inputs = None,
     weights: Annotated[
-        list[str] | None, typer.Option("--weights", "-w", help="Checkpoint, relative to the zoo; repeats.")
+        list[str] | None,
+        typer.Option("--weights", "-w", metavar="<str>", help="Checkpoint, relative to the zoo; repeats."),
     ] = None,
     folder: Annotated[Path, typer.Option("--zoo", help="The zoo: a folder with a zoo.yml.")] = Path(),
     data: options.Data = None,
@@ -147,7 +153,10 @@ def add(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Append an entry to zoo.yml, with the SHA-256 of its checkpoints; begin the file where there is none."""
+    """Append an entry to zoo.yml; begin the file if there is none.
+
+    The SHA-256 of its checkpoints is written beside them.
+    """
     with exit_codes(debug):
         given: dict[str, Any] = {"model": model, "example_inputs": inputs, "inputs": weights}
         given |= {"data": data, "test": test}
@@ -157,14 +166,17 @@ def add(
         )
 
 
-@app.command()
+@app.command(epilog=examples("zoo train classifier --zoo zoo"))
 def train(
     name: Annotated[str, typer.Argument(help="The entry.")],
     folder: Annotated[Path, typer.Option("--zoo", help="The zoo: a folder with a zoo.yml.")] = Path(),
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Run the command that makes an entry's checkpoints, and renew their SHA-256 in zoo.yml."""
+    """Make an entry's checkpoints anew by its `train` command.
+
+    It is run for each of them, and their SHA-256 in zoo.yml are renewed.
+    """
     with exit_codes(debug):
         zoo = read_zoo(folder)
         if name not in zoo.entries:

@@ -164,7 +164,7 @@ class Recipe(How):
         json_schema_extra=flags("--dtype"),
     )
     shard_size: Annotated[int, BeforeValidator(size)] = Field(
-        5 * 10**9, gt=0, description="Larger checkpoints are split into files of at most this, e.g. 2GB."
+        5 * 10**9, gt=0, description="Larger checkpoints are split into files of at most this size, e.g. 2GB."
     )
     onnx: StrictBool = Field(True, description="Also write merged.onnx.")
     static: StrictBool = Field(False, description="Fix the batch size of merged.onnx to that of the example.")

@@ -6,15 +6,19 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import typer
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typed import MERGE, MODEL, Run, fingerprint, text
@@ -23,6 +27,7 @@ from typer.testing import CliRunner
 import graphmerge as gm
 from graphmerge.cli import console
 from graphmerge.cli.app import app
+from graphmerge.errors import GraphMergeError
 from graphmerge.files import read_metadata
 
 cli_app = importlib.import_module("graphmerge.cli.app")
@@ -230,11 +235,35 @@ def test_a_match_interrupted_before_anything_is_found_leaves_nothing(
     assert {p for p in tmp_path.iterdir() if p.name != "__pycache__"} <= before
 
 
-def test_every_command_has_an_example_in_its_help(run: Run) -> None:
-    commands = [c.callback.__name__ for c in app.registered_commands if c.callback]
-    assert len(commands) > 9
-    for name in commands:
-        assert f"graphmerge {name}" in text(run(name, "--help")), name
+def every_command() -> Iterator[tuple[list[str], Any]]:
+    """The words that name a command, and the command."""
+    for name, command in typer.main.get_group(app).commands.items():
+        inner = getattr(command, "commands", {})
+        yield from (([name, n], c) for n, c in inner.items()) if inner else [([name], command)]
+
+
+def test_every_command_has_an_example_and_a_sentence_that_fits_a_line(run: Run) -> None:
+    found = list(every_command())
+    assert len(found) > 14
+    for words, command in found:
+        assert f"graphmerge {' '.join(words)}" in text(run(*words, "--help")), words
+        assert not command.get_short_help_str(62).endswith("..."), words
+
+
+def test_no_option_is_cut_in_a_narrow_terminal_or_lacks_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words, command in every_command():
+        shown = CliRunner().invoke(app, [*words, "--help"]).stdout
+        for p in [p for p in command.params if p.param_type_name == "option"]:
+            assert p.help, (words, p.name)
+            for name in (*p.opts, *p.secondary_opts):
+                assert name in re.split(r"[\s,/]+", shown), (words, name)
+
+
+def test_the_exit_codes_are_told_and_are_those_of_the_errors() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    for code in {0, *(kind.exit_code for kind in GraphMergeError.__subclasses__()), 130}:
+        assert re.search(rf"^ +{code} ", shown, re.MULTILINE), code
 
 
 def test_the_shell_completes_methods() -> None:
