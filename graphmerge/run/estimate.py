@@ -24,6 +24,9 @@ VISITS = 6
 ASSIGNMENT = 1.2e-10
 """Seconds for the assignment of n units, divided by n cubed."""
 
+OVERHEAD = 3e-3
+"""Seconds for a group in a sweep, however small it is."""
+
 MOVING = 2e-8
 """Seconds to move a byte of weights by a random symmetry, in float64."""
 
@@ -99,7 +102,7 @@ def _descent(graph: ModelGraph, rate: float) -> float:
         entries = sum(torch.Size(shapes[name]).numel() for name, _ in group.members if name in shapes)
         flops += 2.0 * group.size * entries
         assign += ASSIGNMENT * group.size**3 * group.copies
-    return SWEEPS * (flops / rate + assign)
+    return SWEEPS * (flops / rate + assign + OVERHEAD * len(graph.groups))
 
 
 def peak_bytes(graph: ModelGraph, models: int) -> int:

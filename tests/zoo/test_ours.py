@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,56 @@ def test_the_action_and_the_workflow_fit_together() -> None:
     (step,) = [s for s in jobs["zoo"]["steps"] if s.get("uses") == "./"]
     assert set(step["with"]) <= set(action["inputs"])
     assert (ROOT / step["with"]["zoo"] / "zoo.yml").is_file()
-    (load, save) = [s for s in action["runs"]["steps"] if "actions/cache" in s.get("uses", "")]
+    (load, save) = [s for s in action["runs"]["steps"] if "actions/cache/" in s.get("uses", "")]
     assert save["if"] == "always()"  # a failure too keeps what passed
     assert load["with"]["key"] == save["with"]["key"]
     assert load["with"]["key"].startswith(load["with"]["restore-keys"])
     used = set(re.findall(r"inputs\.([\w-]+)", str(action["runs"])))
     assert used == set(action["inputs"])
+
+
+def scripts() -> dict[str, str]:
+    """The scripts of the action by the names of their steps."""
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    return {s["name"]: s["run"] for s in action["runs"]["steps"] if "run" in s}
+
+
+def ran(script: str, folder: Path, **given: str) -> list[str]:
+    """Run a script as GitHub does, with a `graphmerge` and a `python` that note their words."""
+    for name in ("graphmerge", "python"):
+        (folder / name).write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {folder}/words\n')
+        (folder / name).chmod(0o755)
+    env = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "GITHUB_ACTION_PATH": str(ROOT),
+        "GITHUB_OUTPUT": "told",
+        **given,
+    }
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    subprocess.run(command, cwd=folder, env=env, check=True)
+    return (folder / "words").read_text().splitlines()
+
+
+HOSTILE = "$(touch bad) `touch bad` ; touch bad"
+
+
+def test_no_input_is_part_of_a_script(tmp_path: Path) -> None:
+    assert [name for name, script in scripts().items() if "${{" in script] == []
+    (tmp_path / "vit-1").touch()
+    words = ran(scripts()["Check"], tmp_path, ZOO=HOSTILE, ARGS="-k vit*\n" + HOSTILE, SHARD="1/2")
+    assert words[7:9] == ["-k", "vit*"]
+    assert words[9:-4] == HOSTILE.split()
+    assert words[-4:] == ["--shard", "1/2", "--", HOSTILE]
+    installed = ran(scripts()["Install"], tmp_path, REQUIREMENTS="-r a.txt\n-e .")
+    assert installed[-5:] == [str(ROOT), "-r", "a.txt", "-e", "."]
+    assert ran(scripts()["Install"], tmp_path, REQUIREMENTS="")[-1] == str(ROOT)
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "shard", "name"),
+    [("", "", "zoo-report"), ("", "1/3", "zoo-report-1-of-3"), ("mine/1\nx=y", "1/3", "mine_1_x_y")],
+)
+def test_the_name_of_the_artifact_is_one(given: str, shard: str, name: str, tmp_path: Path) -> None:
+    ran(scripts()["Names"], tmp_path, REPORT=given, SHARD=shard, REQUIREMENTS="")
+    assert (tmp_path / "told").read_text().splitlines()[0] == f"report={name}"
