@@ -83,7 +83,7 @@ def test_unknown_options_of_matching_are_refused_and_known_ones_echoed(method: s
 @pytest.mark.parametrize("many", WAYS)
 def test_an_echo_says_how_many_models_are_matched(many: str) -> None:
     """Options of the way too, and its own defaults: read again it is told the same."""
-    first = {n: o.high if o.high < 9 else 7 for n, o in WAYS[many].options.items()}
+    first = {n: o.high if o.high < 9 else 2 for n, o in WAYS[many].options.items()}
     content = LEAST | {
         "inputs": ["a", "b", "c"],
         "match": {"method": "weight", "many": many, "options": first},
@@ -112,6 +112,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a base that is missing": ({"merge": "ties"}, "needs base="),
     "data that are missing": ({"match": "activation"}, "needs data (--data)"),
     "repair without data": ({"repair": "repair"}, "needs data (--data)"),
+    "a reference that is not there": ({"match": {"options": {"reference": 2}}}, "there are 2 models"),
     "a rule that says nothing": ({"rules": [{"match": "fc.*"}]}, "either action or weights"),
     "a rule for a third model": ({"rules": "fc.*=keep-c"}, "there are 2 models"),
     "two rules for one": ({"rules": ["a=keep-a", "a=keep-b"]}, "two rules"),
