@@ -63,9 +63,7 @@ def show(found: Plan) -> None:
         table("Seconds, about", ("stage", "seconds"), cells)
         peak = amount(found.estimate.peak_bytes)
         about = f"about {found.estimate.seconds:.0f} s and {peak} of memory in all"
-        out.print(
-            f"{about} (rough: a third or three times that is no surprise)", markup=False, soft_wrap=True
-        )
+        out.print(f"{about} (rough: within a factor of 3)", markup=False, soft_wrap=True)
         if found.estimate.without:
             out.print(f"not estimated: {', '.join(found.estimate.without)}", markup=False, soft_wrap=True)
     count = f"{len(found.faults)} faults" if len(found.faults) != 1 else "1 fault"
