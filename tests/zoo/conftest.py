@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import toy
-from typer.testing import CliRunner, Result
+from toy import Zoo
+from typer.testing import CliRunner
 
 from graphmerge.cli.app import app
-
-Zoo = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Zoo
+from toy import Zoo
 
 from graphmerge.errors import InputError, UsageError
 from graphmerge.zoo import read_baseline, read_zoo, run, select

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Zoo
+from toy import Zoo
 
 from graphmerge.axes import RULES
 

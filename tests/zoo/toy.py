@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from typer.testing import Result
+
+Zoo = Callable[..., Result]
+"""`graphmerge zoo ...` with its words."""
 
 NETS = '''
 import torch
