@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphmerge.evaluate import Score, evaluate
+from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.progress import Progress
 from graphmerge.recipe.parts import Repair as Repairs
 from graphmerge.repair import RepairReport, Task, available, has_option, repair_with_report
@@ -46,12 +47,13 @@ def repairs(
     names: Sequence[str],
     options: Mapping[str, object] | None = None,
     told: Callable[[RepairReport], None] | None = None,
+    loss: Loss = CROSS_ENTROPY,
 ) -> dict[str, Repair]:
     """Repairs, such as ``repair`` or ``repair+temperature``, as functions of (merged state, weights).
 
     ``told`` is given the report of every repair that is made.
     """
-    task = Task(graph, tuple(endpoints), data)
+    task = Task(graph, tuple(endpoints), data, loss=loss)
 
     def by(name: str) -> Repair:
         def run(state: State, weights: Sequence[float]) -> State:
@@ -99,18 +101,23 @@ class Measure:
     test: Batches | None
     shares: Sequence[float]
     repair: Repairs
+    loss: Loss
     say: Progress
     unmatched: str = "naive"
     """What models that were merged as they are are called."""
 
+    def score(self, state: State, data: Batches) -> Score:
+        """The score of a state dict."""
+        return evaluate(self.graph.model, state, data, loss=self.loss)
+
     def __call__(self, matching: str, repair: str, state: State, notes: Notes) -> Candidate:
         """A candidate with its scores."""
         held_out, test = self.held_out, self.test
-        chosen_by = evaluate(self.graph.model, state, held_out) if held_out else None
-        score = evaluate(self.graph.model, state, test) if test and test is not held_out else chosen_by
+        chosen_by = self.score(state, held_out) if held_out else None
+        score = self.score(state, test) if test and test is not held_out else chosen_by
         title = self.unmatched if matching == "none" else f"{matching} matching"
         title += f" + {repair.replace('+', ' + ')}" if repair != "none" else ""
-        self.say(title + (f": loss {score.loss:.4f}, accuracy {score.accuracy:.4f}" if score else ""))
+        self.say(f"{title}: {score}" if score else title)
         for method, note in notes.items():
             if dead := note.get("dead units"):
                 self.say(f"{method} left alone units that never vary: {dead}")
@@ -121,9 +128,9 @@ def repaired(measure: Measure, endpoints: Sequence[State], matching: str, merged
     """A merged state dict, and it with every repair that is to be tried, measured."""
     found, fix = [measure(matching, "none", merged, {})], measure.repair
     if measure.data:
-        names = available(measure.graph, fix.method, **fix.options)
+        names = available(measure.graph, fix.method, measure.loss.name, **fix.options)
         heard: list[RepairReport] = []
-        ways = repairs(measure.graph, endpoints, measure.data, names, fix.options, heard.append)
+        ways = repairs(measure.graph, endpoints, measure.data, names, fix.options, heard.append, measure.loss)
         for name, way in ways.items():
             state = way(merged, measure.shares)
             found.append(measure(matching, name, state, heard[-1].notes))
@@ -134,12 +141,14 @@ def further(
     measure: Measure, endpoints: Sequence[State], starts: Sequence[Candidate], step: str
 ) -> list[Candidate]:
     """Candidates of one matching with one more repair, measured; none where it does not apply."""
-    if measure.data is None or (step == "temperature" and step not in available(measure.graph)):
+    if measure.data is None or (
+        step == "temperature" and step not in available(measure.graph, loss=measure.loss.name)
+    ):
         return []
     fix, found = measure.repair, []
     options = {**fix.options, "steps": fix.finetune} if step == "finetune" else fix.options
     heard: list[RepairReport] = []
-    way = repairs(measure.graph, endpoints, measure.data, [step], options, heard.append)[step]
+    way = repairs(measure.graph, endpoints, measure.data, [step], options, heard.append, measure.loss)[step]
     for start in starts:
         done = [] if start.repair == "none" else start.repair.split("+")
         if step == "finetune" or (done and step not in done):

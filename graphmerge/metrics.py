@@ -8,18 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from graphmerge.errors import InputError, UsageError
+from graphmerge.losses import CROSS_ENTROPY, WITHOUT_SCORES, Function, Loss, logits_of, loss_of, wide
 from graphmerge.trace.run import State, call, device_of, split_batch, to_device
-
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]
-"""Losses [..., no class axis] of single predictions, from outputs and targets."""
-
-
-IGNORED = -100
-"""Targets of this value are left out, as in torch's cross-entropy (padding of texts)."""
 
 
 class Meter(Protocol):
@@ -39,15 +32,21 @@ Its values are one a prediction, or one a batch, which then counts as many times
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats, accuracy from 0 to 1, over ``samples`` predictions (tokens, for a text).
+    """Mean loss in ``unit``, accuracy from 0 to 1, over ``samples`` predictions (tokens, for a text).
 
-    ``extra`` are the values of further metrics by name.
+    The accuracy is NaN where the loss knows no right and wrong. ``extra`` are further metrics by name.
     """
 
     loss: float
     accuracy: float
     samples: int
     extra: Mapping[str, float] = field(default_factory=dict, hash=False)
+    unit: str = CROSS_ENTROPY.unit
+
+    def __str__(self) -> str:
+        """Loss, and accuracy if there is one."""
+        right = "" if math.isnan(self.accuracy) else f", accuracy {self.accuracy:.4f}"
+        return f"loss {self.loss:.4f}{right}"
 
     @property
     def perplexity(self) -> float:
@@ -67,36 +66,21 @@ Scorer = Callable[[nn.Module, State, Iterable[Any]], Score]
 """How a network is scored on data: ``evaluate``, or ``partial(evaluate, loss=..., metrics=...)``."""
 
 
-WITHOUT_SCORES = "without --data (data=) models are matched by weights and merged, and nothing is scored"
-"""What can be done with models that are no classifiers."""
-
-
-def logits_of(outputs: Any) -> torch.Tensor:
-    """Logits [batch, ..., class] from a tensor, or an output with ``logits`` as a field or a key."""
-    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
-    if isinstance(found, torch.Tensor):
-        return found
-    keys = f" of {', '.join(map(repr, outputs))}" if isinstance(outputs, Mapping) else ""
-    raise InputError(
-        f"the model returns a {type(outputs).__name__}{keys}; expected a tensor of logits,"
-        f" or a field or key 'logits'; {WITHOUT_SCORES}"
-    )
-
-
 def evaluate(
     model: nn.Module,
     state: State,
     data: Iterable[Any],
     *,
-    loss: Loss | None = None,
+    loss: str | Function | Loss = "cross-entropy",
     metrics: Mapping[str, Metric] | None = None,
 ) -> Score:
-    """Cross-entropy and accuracy of ``model`` under ``state`` on batches ``(inputs, targets)``.
+    """Loss and accuracy of ``model`` under ``state`` on batches ``(inputs, targets)``.
 
-    Targets are class numbers [batch, ...] (int64); those of -100 are left out. Sums over all predictions,
-    not over batches. With another ``loss`` targets may be any tensor, and the accuracy is NaN. ``metrics``
-    see what the model returns; their values are ``Score.extra``. The module's mode and weights are not
-    touched. Raises InputError for data without targets.
+    ``loss`` is a name of ``graphmerge.losses.LOSSES`` or a function of outputs and targets. Cross-entropy
+    takes class numbers [batch, ...] (int64), and leaves those of -100 out. The mean is that over all
+    predictions, not over batches; the mean of a batch counts as often as it has targets. ``metrics`` see what
+    the model returns; their values are ``Score.extra``. The module's mode and weights are not touched.
+    Raises InputError for data without targets, or such as the loss does not take.
     """
     return score_outputs(
         lambda args, kwargs: call(model, state, args, kwargs),
@@ -107,44 +91,37 @@ def evaluate(
     )
 
 
-def ensemble(model: nn.Module, states: Sequence[State], data: Iterable[Any]) -> Score:
-    """The mean of the class probabilities of several networks: what merging can hope for."""
+def ensemble(
+    model: nn.Module,
+    states: Sequence[State],
+    data: Iterable[Any],
+    loss: str | Function | Loss = "cross-entropy",
+) -> Score:
+    """The mean of what several networks say: what merging can hope for.
 
-    def together(args: Any, kwargs: Any) -> torch.Tensor:
-        each = [forward(model, s, args, kwargs).log_softmax(-1) for s in states]
-        return torch.stack(each).logsumexp(0) - math.log(len(each))
+    Of probabilities where the loss is one of them (cross-entropy, bce), else of outputs.
+    """
+    chosen = loss_of(loss)
 
-    return score_outputs(together, data, device_of(states[0]))
+    def together(args: Any, kwargs: Any) -> Any:
+        return chosen.together([call(model, s, args, kwargs) for s in states])
+
+    return score_outputs(together, data, device_of(states[0]), loss=chosen)
 
 
 def forward(model: nn.Module, state: State, args: Any, kwargs: Any) -> torch.Tensor:
     """Logits [batch, ..., class] (float32 or wider) in evaluation mode, under a state dict."""
-    return _wide(logits_of(call(model, state, args, kwargs)))
+    return wide(logits_of(call(model, state, args, kwargs)))
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _losses(values: torch.Tensor) -> tuple[torch.Tensor, None]:
-    return _wide(values.reshape(-1)), None
-
-
-def _classified(outputs: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy and hits [prediction] of logits [batch, ..., class]."""
-    log_p = _wide(logits_of(outputs)).log_softmax(-1)
-    log_p, wanted = log_p.reshape(-1, log_p.shape[-1]), targets.reshape(-1)
-    if wanted.is_floating_point():
-        raise InputError(
-            f"targets are {targets.dtype}, expected class numbers (int64); {WITHOUT_SCORES};"
-            " gm.evaluate takes another loss="
-        )
-    if len(log_p) != len(wanted):
-        raise InputError(f"the model gives {len(log_p)} predictions for {len(wanted)} targets")
-    wanted = wanted.long()
-    known = wanted != IGNORED
-    log_p, wanted = log_p[known], wanted[known]
-    return F.nll_loss(log_p, wanted, reduction="none"), log_p.argmax(-1) == wanted
+def targets_of(batch: Any) -> torch.Tensor:
+    """The targets of a batch (inputs, targets); InputError where there are none."""
+    if isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], torch.Tensor):
+        return batch[1]
+    raise InputError(
+        "the data has no targets: expected batches (inputs, targets), with targets a tensor;"
+        f" {WITHOUT_SCORES}"
+    )
 
 
 def score_outputs(
@@ -152,7 +129,7 @@ def score_outputs(
     data: Iterable[Any],
     device: torch.device,
     *,
-    loss: Loss | None = None,
+    loss: str | Function | Loss = "cross-entropy",
     metrics: Mapping[str, Metric] | None = None,
 ) -> Score:
     """``evaluate`` of what ``run`` makes of the inputs (args, kwargs) of each batch."""
@@ -160,25 +137,22 @@ def score_outputs(
     right = torch.zeros((), dtype=torch.float64, device=device)
     count = 0
     meters = {name: _meter(m) for name, m in (metrics or {}).items()}
+    chosen = loss_of(loss)
     for batch in data:
-        if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
-            raise InputError(
-                "evaluation needs batches (inputs, targets), with targets a tensor of class numbers;"
-                f" {WITHOUT_SCORES}"
-            )
-        targets = batch[1].to(device)
+        targets = targets_of(batch).to(device)
         args, kwargs = to_device(split_batch(batch), device)
         outputs = run(args, kwargs)
-        losses, hits = _losses(loss(outputs, targets)) if loss else _classified(outputs, targets)
-        total += losses.sum().double()
-        right += math.nan if hits is None else hits.sum()
-        count += len(losses)
+        losses = wide(chosen.run(outputs, targets))
+        weight = 1 if losses.ndim else targets.numel()
+        total += losses.sum().double() * weight
+        right += chosen.right(outputs, targets).sum() if chosen.right else math.nan
+        count += losses.numel() * weight
         for meter in meters.values():
             meter.update(outputs, targets)
     if not count:
         raise InputError("the data holds no batch: nothing to evaluate on")
     extra = {name: float(meter.compute()) for name, meter in meters.items()}
-    return Score(float(total) / count, float(right) / count, count, extra)
+    return Score(float(total) / count, float(right) / count, count, extra, chosen.unit)
 
 
 class _Mean:

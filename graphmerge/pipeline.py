@@ -17,13 +17,16 @@ from torch import nn
 
 from graphmerge.candidates import Candidate, Measure, choose, further, repaired
 from graphmerge.errors import InputError
-from graphmerge.evaluate import Score, check_batches, ensemble, evaluate, require_unmoved
+from graphmerge.evaluate import Score, check_batches, ensemble, require_unmoved
+from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.match import Alignment, match_many
 from graphmerge.merge import METHODS, MergeReport, merge_with_report, require_call
 from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import How
 from graphmerge.recipe.aside import set_aside, without_nonfinite
+from graphmerge.repair import require_fitting
+from graphmerge.sources import load_loss
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
 
@@ -55,6 +58,7 @@ class MergeResult:
     ensemble: Score | None
     shares: tuple[float, ...]
     merges: Mapping[str, MergeReport]
+    loss: Loss = CROSS_ENTROPY
     repair_options: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -106,7 +110,11 @@ def merge_models(
     stages raise, GateError where a symmetry fails verification.
     """
     supply = Supply(states, base, _listed(data), own_data, _listed(test))
-    require_call(how.merge.method, len(states), how.merge_options, how.weights, base, data, own_data)
+    require_call(
+        how.merge.method, len(states), how.merge_options, how.weights, base, data, own_data, how.loss_name
+    )
+    require_fitting(how.repair.method, how.loss_name)
+    check_supply(model, states[0], supply, how, (args, dict(kwargs or {})), say)
     return merge_traced(*trace_and_prove(model, args, kwargs, how, say, progress), supply, how, say, progress)
 
 
@@ -127,28 +135,42 @@ def trace_and_prove(
     return prove(graph, model, how.seed, say, progress)
 
 
+def check_supply(
+    model: nn.Module, state: State, supply: Supply, how: How, example: Any, say: Progress = silent
+) -> None:
+    """InputError for data that do not fit the model or the loss; a batch of each is run."""
+    loss = load_loss(how.loss)
+    own = loss if how.merge_options.get("labels") == "empirical" else None
+    for batches, wanted in (
+        (supply.data, loss),
+        (supply.test, loss),
+        *((d, own) for d in supply.own_data or ()),
+    ):
+        if batches is not None:
+            check_batches(model, state, batches, example, say, wanted)
+    split(supply.data)
+
+
 def merge_traced(
     graph: ModelGraph, verification: Verification, supply: Supply, how: How,
     say: Progress = silent, progress: Progress = silent,
 ) -> MergeResult:  # fmt: skip
     """The rest of ``merge_models``, for a graph that is proved."""
     states = supply.states
-    for batches in (supply.data, supply.test, *(supply.own_data or ())):
-        if batches is not None:
-            check_batches(graph.model, states[0], batches, graph.program.example, say)
+    loss = load_loss(how.loss)
     graph, how = set_aside(graph, states, how, say)
     if all(n in s and torch.equal(t, s[n]) for s in states[1:] for n, t in states[0].items()):
         say("the models are identical: their average gives them back")
     data, held_out = split(supply.data)
     test = supply.test or held_out
     alignments = {
-        m: _aligned(graph, states, m, data, how, say, progress)
+        m: _aligned(graph, states, m, data, how, loss, say, progress)
         for m in how.match.tried
         if how.match.method != "auto" or m not in how.match.lacking(data)
     }
     shares = _shares(how.merge.weights, len(states))
     unmatched = "naive" if how.merge.method == "average" else f"{how.merge.method}, not matched"
-    measure = Measure(graph, data, held_out, test, shares, how.repair, say, unmatched)
+    measure = Measure(graph, data, held_out, test, shares, how.repair, loss, say, unmatched)
     candidates, reports = [], {}
     frames: dict[str, Sequence[State]] = {}
     for matching, moves in {"none": (), **alignments}.items():
@@ -156,31 +178,33 @@ def merge_traced(
             [states[0], *(a.apply(s) for a, s in zip(moves, states[1:], strict=True))] if moves else states
         )
         frames[matching] = moved
-        merged, reports[matching] = _merged(graph, supply, moves, moved, how, data, held_out, progress)
+        merged, reports[matching] = _merged(graph, supply, moves, moved, how, loss, data, held_out, progress)
         candidates += repaired(measure, moved, matching, merged)
     always = how.repair.keep == "always"
     for step in how.repair.further if data else ():
         best = choose(candidates, always)
         starts = [best] if step == "finetune" else [c for c in candidates if c.matching == best.matching]
         candidates += further(measure, frames[best.matching], starts, step)
-    endpoints = tuple(evaluate(graph.model, s, test) for s in states) if test else ()
-    together = ensemble(graph.model, states, test) if test else None
+    endpoints = tuple(measure.score(s, test) for s in states) if test else ()
+    together = ensemble(graph.model, states, test, loss) if test else None
     kept = choose(candidates, always)
     return MergeResult(
         graph, verification, alignments, tuple(candidates), kept, endpoints, together, shares, reports,
-        how.repair.options,
+        loss, how.repair.options,
     )  # fmt: skip
 
 
 def _aligned(
     graph: ModelGraph, states: Sequence[State], method: str, data: Batches | None, how: How,
-    say: Progress, progress: Progress,
+    loss: Loss, say: Progress, progress: Progress,
 ) -> tuple[Alignment, ...]:  # fmt: skip
     """The alignment of every model after the first to the first."""
     say(f"matching by {method}" + (f", {how.match.many}" if len(states) > 2 else ""))
     told: dict[str, Any] = how.match.told(method)
     states = [without_nonfinite(s) for s in states] if how.allow_nonfinite else states
-    found = match_many(graph, states, how.match.many, data, how.seed, progress=progress, **told).alignments
+    found = match_many(
+        graph, states, how.match.many, data, how.seed, loss=loss, progress=progress, **told
+    ).alignments
     for one, state in zip(found, states[1:], strict=True):
         say(f"objective {one.start:.4g} -> {one.objective:.4g}")
         if data:
@@ -192,14 +216,14 @@ def _aligned(
 
 def _merged(
     graph: ModelGraph, supply: Supply, moves: Sequence[Alignment], moved: Sequence[State], how: How,
-    data: Batches | None, held_out: Batches | None, progress: Progress,
+    loss: Loss, data: Batches | None, held_out: Batches | None, progress: Progress,
 ) -> tuple[State, MergeReport]:  # fmt: skip
     """The models merged after they were moved, with what rules keep of one of them."""
     method, options = how.merge.method, dict[str, Any](how.merge_options)
     merged, report = merge_with_report(
         graph, supply.states, method, moves or None, how.weights, base=supply.base,
         data=held_out if METHODS[method].data == "held-out" else data, own_data=supply.own_data,
-        progress=progress, **options,
+        loss=loss, progress=progress, **options,
     )  # fmt: skip
     return keep_from(graph, merged, moved, {r.match: r.kept for r in how.rules}), report
 

@@ -16,6 +16,7 @@ ORDER = (
     "options",
     "axes",
     "trace",
+    "losses",
     "metrics",
     "files",
     "symmetry",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphmerge.errors import GraphMergeError, SystemFault, amount, out_of_memory, refusal
+from graphmerge.report import json_text
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
@@ -71,7 +71,7 @@ class Talk:
     def result(self, value: Mapping[str, Any], show: Callable[[], None]) -> None:
         """Print a result as JSON, or call ``show`` to print it for people."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+            sys.stdout.write(json_text(value))
         else:
             show()
 

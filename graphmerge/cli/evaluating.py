@@ -19,16 +19,16 @@ from graphmerge.cli.console import Talk, exit_codes, table
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import check_batches, require_unmoved
-from graphmerge.evaluate import evaluate as score_model
 from graphmerge.evaluate.measures import MEASURES, Findings, Table, Task, chosen
 from graphmerge.evaluate.measures.measure import Way
 from graphmerge.evaluate.plot import save_figure
 from graphmerge.files import hash_of, staged_output
+from graphmerge.losses import Loss
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import match
 from graphmerge.metrics import Metric
 from graphmerge.pipeline import prove
-from graphmerge.repair import require_applies
+from graphmerge.repair import require_applies, require_fitting
 from graphmerge.report import Document, Section, finite, json_text, measured, page
 from graphmerge.run.summary import letter
 from graphmerge.sources import (
@@ -37,6 +37,7 @@ from graphmerge.sources import (
     example_inputs,
     import_object,
     load_data,
+    load_loss,
     pick_device,
 )
 from graphmerge.sources.weights import load_weights
@@ -97,6 +98,7 @@ def evaluate(
         str,
         typer.Option("--repair", help="Repair of what is merged, such as repair+temperature."),
     ] = "none",
+    loss: options.Loss = "cross-entropy",
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,27 +128,28 @@ def evaluate(
     """Measure checkpoints, their merge, and what lies between them."""
     with exit_codes(debug):
         talk = Talk(quiet, as_json)
-        wanted = chosen(measure or ["score"], len(checkpoints), parse_options(option or ()))
-        _require_known(align, repair, train)
+        wanted = chosen(measure or ["score"], len(checkpoints), parse_options(option or ()), loss)
+        _require_known(align, repair, train, loss)
         with staged_output(target, force, inputs=checkpoints) if target else nullcontext() as folder:
             module = build_model(model, pick_device(device), trust).module
             states = [load_weights(module, path, talk.say).state for path in checkpoints]
+            judged = load_loss(loss)
             batches, training = load_data(data), load_data(train) if train else None
             if not batches:
                 raise InputError(f"--data {data} holds no batch")
             for each in filter(None, (batches, training)):
-                check_batches(module, states[0], each, say=talk.say)
+                check_batches(module, states[0], each, say=talk.say, loss=judged)
             facts = [MEASURES[name] for name in wanted]
             graph = aligned = None
             if len(states) > 1 and align != "none" and any(m.frames for m in facts):
-                aligned = _aligned(module, states, align, inputs or [], training, batches, seed, talk)
+                aligned = _aligned(module, states, align, inputs or [], training, batches, judged, seed, talk)
             if any(m.traced for m in facts) or repair != "none":
                 graph = _trace(module, split_batch(batches[0]), talk)
             task = Task(
                 module, graph, _names(checkpoints), tuple(states), batches,
                 aligned=aligned, train=training, repair=repair,
-                repairs=_repairs(graph, training, repair), seed=seed, layers=layers or (),
-                score=_scorer(metric or []), progress=talk.tick,
+                repairs=_repairs(graph, training, repair, judged), seed=seed, layers=layers or (),
+                loss=judged, metrics=_metrics(metric or []), progress=talk.tick,
             )  # fmt: skip
             found = {}
             for name, settings in wanted.items():
@@ -165,6 +168,7 @@ def _report(task: Task, paths: Sequence[str], align: str, found: dict[str, Findi
         "models": [{"name": n, "path": Path(p).name, "sha256": hash_of(p)} for n, p in files],
         "align": align if task.aligned else "none",
         "repair": task.repair,
+        "loss": task.loss.name,
         "seed": task.seed,
     }
     return made_by | {name: finite(f.data) for name, f in found.items()}
@@ -185,7 +189,7 @@ def document(found: dict[str, Findings], data: dict[str, Any]) -> Document:
     models = tuple((m["name"], m["path"], m["sha256"]) for m in data["models"])
     files = Section(
         "Models",
-        (f"Aligned: {data['align']}. Repair: {data['repair']}. Seed: {data['seed']}.",),
+        (f"Aligned: {data['align']}. Repair: {data['repair']}. Loss: {data['loss']}. Seed: {data['seed']}.",),
         (Table("", ("model", "file", "SHA-256"), models, words=True),),
     )
     lead = f"Measured: {', '.join(found)}."
@@ -200,7 +204,8 @@ def show(found: dict[str, Findings]) -> None:
             table(t.title, t.columns, t.rows)
 
 
-def _require_known(align: str, repair: str, train: str | None) -> None:
+def _require_known(align: str, repair: str, train: str | None, loss: str) -> None:
+    require_fitting(repair, loss)
     if align != "none" and align not in MATCHING:
         raise UsageError(f"unknown --align {align!r}; there are: none, {', '.join(MATCHING)}")
     if align != "none" and MATCHING[align].needs_data and not train:
@@ -227,7 +232,7 @@ def _few(batches: Batches) -> Any:
 
 def _aligned(
     module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches | None,
-    test: Batches, seed: int, talk: Talk,
+    test: Batches, loss: Loss, seed: int, talk: Talk,
 ) -> tuple[State, ...]:  # fmt: skip
     """All models in the frame of the first; proved, and seen, to compute what they did."""
     device = device_of(module.state_dict())
@@ -236,14 +241,16 @@ def _aligned(
     moved = []
     for state in states[1:]:
         talk.say(f"matching by {align}")
-        moved.append(match(graph, states[0], state, align, data, seed, progress=talk.tick).apply(state))
+        moved.append(
+            match(graph, states[0], state, align, data, seed, loss=loss, progress=talk.tick).apply(state)
+        )
         change = require_unmoved(graph, state, moved[-1], test[:1])
         talk.say(f"aligned; outputs change by {change:.1e}")
     return (states[0], *moved)
 
 
 def _repairs(
-    graph: ModelGraph | None, train: Batches | None, name: str
+    graph: ModelGraph | None, train: Batches | None, name: str, loss: Loss
 ) -> Callable[[Sequence[State]], Way] | None:
     """From models in one frame to the repair of what lies between them; None where none was asked for."""
     if graph is None or train is None or name == "none":
@@ -251,7 +258,7 @@ def _repairs(
     require_applies(graph, name)
 
     def way(endpoints: Sequence[State]) -> Way:
-        return repairs(graph, endpoints, train, [name])[name]
+        return repairs(graph, endpoints, train, [name], loss=loss)[name]
 
     return way
 
@@ -263,11 +270,11 @@ def _names(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(stems if distinct else map(letter, range(len(stems))))
 
 
-def _scorer(specs: Sequence[str]) -> Any:
-    """How networks are scored: with the metrics that were named."""
+def _metrics(specs: Sequence[str]) -> dict[str, Metric]:
+    """The metrics that were named."""
     metrics: dict[str, Metric] = {}
     for spec in specs:
         found, arguments = import_object(spec)
         name = spec.partition("(")[0].rpartition(":")[2]
         metrics[name] = found(**arguments) if isinstance(found, type) else partial(found, **arguments)
-    return partial(score_model, metrics=metrics)
+    return metrics

@@ -15,7 +15,7 @@ from graphmerge.cli.console import Talk, exit_codes
 from graphmerge.cli.flags import Paths, Values, recipe_of, with_recipe
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import UsageError
-from graphmerge.evaluate import save_descent_plot
+from graphmerge.evaluate import check_batches, save_descent_plot
 from graphmerge.match import METHODS as MATCHING
 from graphmerge.match import MatchingInterrupted, load_alignment
 from graphmerge.match import match as match_models
@@ -26,7 +26,7 @@ from graphmerge.pipeline import prove
 from graphmerge.recipe import Recipe
 from graphmerge.repair import METHODS as REPAIRS
 from graphmerge.run import run_recipe
-from graphmerge.sources import load_data
+from graphmerge.sources import load_data, load_loss
 from graphmerge.sources.weights import load_weights
 from graphmerge.symmetry import trace
 
@@ -90,6 +90,7 @@ def match(
         typer.Option("--option", metavar="<str>", help="An option of the method, e.g. restarts=3; repeats."),
     ] = None,
     data: options.Data = None,
+    loss: options.Loss = "cross-entropy",
     start: Annotated[
         str | None, typer.Option("--start", help="An alignment file to go on from instead of anew.")
     ] = None,
@@ -118,12 +119,17 @@ def match(
         _require_data(method, data)
         module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
         states = [load_weights(module, path, talk.say).state for path in (a, b)]
+        judged, batches = load_loss(loss), load_data(data) if data else None
+        if batches is not None:
+            wanted = judged if MATCHING[method].targets else None
+            check_batches(module, states[0], batches, (args, kwargs), talk.say, wanted)
         traced = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
         graph, _ = prove(traced, module, seed, talk.say, talk.tick)
         with _kept_on_interrupt(target):
             found = match_models(
-                graph, states[0], states[1], method, load_data(data) if data else None, seed,
-                start=load_alignment(start, graph) if start else None, progress=talk.tick, **given,
+                graph, states[0], states[1], method, batches, seed,
+                start=load_alignment(start, graph) if start else None, loss=judged, progress=talk.tick,
+                **given,
             )  # fmt: skip
         found.save(target)
         if plot:

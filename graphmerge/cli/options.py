@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from graphmerge.losses import LOSSES
+
 Model = Annotated[
     str,
     typer.Option(
@@ -35,6 +37,13 @@ Data = Annotated[
         "-d",
         help="Batches (inputs, targets): module:loader or an .npz. To match, repair and choose by; best not"
         " those that the models were trained on.",
+    ),
+]
+Loss = Annotated[
+    str,
+    typer.Option(
+        "--loss",
+        help=f"What counts on data: {', '.join(LOSSES)}, or module:function of (outputs, targets).",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

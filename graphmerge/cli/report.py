@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from graphmerge.cli.console import out, table
+from graphmerge.evaluate.measures.measure import filled, percent
 from graphmerge.match import Alignment
 from graphmerge.match.alignment import START
 from graphmerge.pipeline import MergeResult
@@ -17,15 +18,11 @@ def show(result: MergeResult, target: str) -> None:
         (
             name + (" (kept)" if name == result.kept.name else ""),
             f"{s.loss:.4f}" if s else "",
-            f"{100 * s.accuracy:.2f} %" if s else "",
+            percent(s.accuracy) if s else "",
         )
         for name, s in rows(result)
     ]
-    table(
-        _measured_on(result),
-        ("", "loss (nats)", "accuracy"),
-        cells,
-    )
+    table(_measured_on(result), *filled(("", f"loss ({result.loss.unit})", "accuracy"), cells))
     out.print(f"kept: {result.kept.name}; written to {target}", markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from graphmerge.errors import UsageError
-from graphmerge.metrics import IGNORED, evaluate, logits_of
+from graphmerge.losses import IGNORED, logits_of
+from graphmerge.metrics import evaluate
 from graphmerge.trace.run import State, device_of
 
 

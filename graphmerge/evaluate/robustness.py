@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from graphmerge.errors import InputError, UsageError
-from graphmerge.metrics import IGNORED, Score, Scorer, evaluate, logits_of
+from graphmerge.losses import CROSS_ENTROPY, Loss
+from graphmerge.metrics import Score, Scorer, evaluate
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import State, device_of, functional, readable_again, split_batch, to_device
 
@@ -52,11 +52,12 @@ def robustness(
     seed: int = 0,
     *,
     score: Scorer = evaluate,
+    loss: Loss = CROSS_ENTROPY,
 ) -> Robustness:
     """Score a network under each level of one kind of disturbance; the seed fixes the noise.
 
-    Raises UsageError for an unknown kind or a negative level, InputError where inputs would be disturbed
-    that hold no floating tensor (texts).
+    ``loss`` is what FGSM raises. Raises UsageError for an unknown kind or a negative level, InputError
+    where inputs would be disturbed that hold no floating tensor (texts).
     """
     if kind not in get_args(Kind):
         raise UsageError(f"unknown disturbance {kind!r}; there are: {', '.join(get_args(Kind))}")
@@ -69,7 +70,7 @@ def robustness(
         if kind == "weights":
             scores.append(score(model, noisy_weights(model, state, level, generator), data))
         else:
-            disturbed = _disturbed(model, state, data, kind, level, generator)
+            disturbed = _disturbed(model, state, data, kind, level, generator, loss)
             scores.append(score(model, state, disturbed))
     return Robustness(kind, tuple(levels), tuple(scores))
 
@@ -96,6 +97,7 @@ def _disturbed(
     kind: Kind,
     level: float,
     generator: torch.Generator,
+    loss: Loss,
 ) -> Iterator[tuple[Any, Any]]:
     """The batches with all floating inputs disturbed."""
     for batch in data:
@@ -105,7 +107,7 @@ def _disturbed(
         if not places:
             raise InputError(f"{kind} disturbs inputs that are floating tensors; the data holds none")
         if kind == "fgsm":
-            steps = [g.sign() for g in _gradients(model, state, leaves, spec, places, targets)]
+            steps = [g.sign() for g in _gradients(model, state, leaves, spec, places, targets, loss)]
         else:
             steps = [torch.randn(leaves[k].shape, generator=generator).to(leaves[k]) for k in places]
         for k, step in zip(places, steps, strict=True):
@@ -121,14 +123,12 @@ def _gradients(
     spec: pytree.TreeSpec,
     places: Sequence[int],
     targets: torch.Tensor,
+    loss: Loss,
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients of the cross-entropy, summed over predictions, by the floating inputs."""
+    """Gradients of the loss of a batch by the floating inputs."""
     inputs = [t.detach().requires_grad_() if k in places else t for k, t in enumerate(leaves)]
     with quiet_eval(model), torch.enable_grad():
         args, kwargs = pytree.tree_unflatten(inputs, spec)
-        logits = logits_of(functional(model, {n: t.detach() for n, t in state.items()}, args, kwargs))
-        wanted = targets.reshape(-1).long()
-        loss = F.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), wanted, reduction="sum", ignore_index=IGNORED
-        )
-        return torch.autograd.grad(loss, [inputs[k] for k in places])
+        outputs = functional(model, {n: t.detach() for n, t in state.items()}, args, kwargs)
+        total = loss.mean(outputs, targets)
+        return torch.autograd.grad(total, [inputs[k] for k in places])

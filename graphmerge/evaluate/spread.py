@@ -31,6 +31,7 @@ class CurveSpread:
                 statistics.fmean(s.loss for s in row),
                 statistics.fmean(s.accuracy for s in row),
                 row[0].samples,
+                unit=row[0].unit,
             )
             for row in rows
         )

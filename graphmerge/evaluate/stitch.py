@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from graphmerge.errors import UsageError
 from graphmerge.evaluate.layers import Layer, layers
+from graphmerge.losses import Function, Loss
 from graphmerge.metrics import Score, score_outputs
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
@@ -53,6 +54,7 @@ def stitch(
     second: nn.Module | State,
     data: Iterable[Any],
     *,
+    loss: str | Function | Loss = "cross-entropy",
     progress: Progress = silent,
 ) -> Stitching:
     """Score every way to go from ``first`` to ``second`` (in one frame) at a layer.
@@ -76,7 +78,7 @@ def stitch(
         def run(args: Any, kwargs: Any, node: str = cut.node) -> Any:
             return _stitched(program, a, b, (args, kwargs), node, spec)
 
-        scores.append(score_outputs(run, kept, device_of(b)))
+        scores.append(score_outputs(run, kept, device_of(b), loss=loss))
     return Stitching(tuple(x.name for x in found), tuple(scores))
 
 

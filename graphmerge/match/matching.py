@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from graphmerge.errors import InputError, UsageError
+from graphmerge.losses import Function, Loss, loss_of
 from graphmerge.match.activations import same_frame
 from graphmerge.match.alignment import Alignment, MatchingInterrupted
 from graphmerge.match.data import check_data
 from graphmerge.match.methods import method_of, settings
-from graphmerge.match.objective import Loss, cross_entropy
 from graphmerge.match.task import Task
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform
@@ -30,7 +30,7 @@ def match(
     seed: int = 0,
     *,
     start: Alignment | Transform | None = None,
-    loss: Loss = cross_entropy,
+    loss: str | Function | Loss = "cross-entropy",
     progress: Progress = silent,
     **options: Any,
 ) -> Alignment:
@@ -40,8 +40,8 @@ def match(
     ``options`` it takes: "weight" (coordinate descent on the inner product of parameters),
     "activation" (correlation of activations on ``data``, batches of ``(inputs, targets)``) and others.
     All run on the device of the weights. The same seed gives the same result. ``start`` is an alignment
-    to go on from, which the result is never worse than; ``loss`` is what methods with a task loss lower,
-    from the outputs of a batch and its targets to a scalar.
+    to go on from, which the result is never worse than; ``loss`` is what methods with a task loss lower:
+    a name of ``graphmerge.losses.LOSSES``, or a function of the outputs of a batch and its targets.
 
     Raises UsageError for an unknown method or option, or missing data, InputError where the state
     dicts do not fit the traced model or hold NaN or infinity, TraceError where a module has another graph,
@@ -64,7 +64,7 @@ def match(
         odd = sorted(begin.groups.keys() ^ graph.atom_of.keys())[0]
         raise InputError(f"the start was made for another graph: only one of the two has a group {odd!r}")
     task = Task(
-        graph, first, second, (state_of(a), state_of(b)), given, data, seed, begin, loss, progress
+        graph, first, second, (state_of(a), state_of(b)), given, data, seed, begin, loss_of(loss), progress
     )  # fmt: skip
     try:
         found = chosen.run(task)

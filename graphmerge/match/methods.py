@@ -21,12 +21,16 @@ from graphmerge.options import Option, Value, read_options
 
 @dataclass(frozen=True)
 class Method:
-    """A way of matching two models, as data: the function, what it needs, where it comes from."""
+    """A way of matching two models, as data: the function, what it needs, where it comes from.
+
+    ``targets`` says that it lowers a loss, which needs targets beside the inputs.
+    """
 
     run: Callable[[Task], Found]
     meaning: str
     source: str
     needs_data: bool = False
+    targets: bool = False
     without_data: Mapping[str, Value] = field(default_factory=dict)
     options: Mapping[str, Option] = field(default_factory=dict)
 
@@ -81,6 +85,7 @@ METHODS: dict[str, Method] = {
         "coordinate descent on weights and activations, mixed",
         "MuDSC, Xu et al. 2024, arXiv 2403.01753",
         needs_data=True,
+        targets=True,
         options={
             "cost": _COST,
             "statistic": _STATISTIC,
@@ -113,6 +118,7 @@ METHODS: dict[str, Method] = {
         "gradient descent on copies of the weights of a, towards which b is matched at every step",
         "Git Re-Basin, section 3.3, arXiv 2209.04836",
         needs_data=True,
+        targets=True,
         options={
             "begin": _BEGIN,
             "steps": _STEPS,
@@ -125,6 +131,7 @@ METHODS: dict[str, Method] = {
         "gradient descent on doubly stochastic matrices",
         "Re-basin via implicit Sinkhorn differentiation, Pena et al. 2022, arXiv 2212.12042",
         needs_data=True,
+        targets=True,
         without_data={"criterion": "l2"},
         options={
             "criterion": Option(
@@ -145,6 +152,7 @@ METHODS: dict[str, Method] = {
         "gradient descent on the loss near the midpoint, straight through permutations",
         "Generalized linear mode connectivity for transformers, Theus et al. 2025, arXiv 2506.22712",
         needs_data=True,
+        targets=True,
         options={
             "begin": _BEGIN,
             "steps": _STEPS,
@@ -157,6 +165,7 @@ METHODS: dict[str, Method] = {
         "random exchanges of two units, accepted by the loss at the midpoint; for tiny networks",
         "Entezari et al. 2021, The role of permutation invariance, arXiv 2110.06296, section 4",
         needs_data=True,
+        targets=True,
         options={
             "begin": _BEGIN,
             "steps": Option(2000, "exchanges that are tried", 1),

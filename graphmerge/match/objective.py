@@ -6,41 +6,19 @@ between them, and are measured anew after any merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from graphmerge.errors import InputError
-from graphmerge.metrics import logits_of
+from graphmerge.losses import CROSS_ENTROPY, Loss
+from graphmerge.metrics import targets_of
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import State, device_of, functional, split_batch, to_device
-
-Loss = Callable[[Any, Any], torch.Tensor]
-"""The mean loss (a scalar) of a batch, from the outputs of the model and the targets."""
-
-
-def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats of logits [batch, ..., class] and class numbers [batch, ...]."""
-    if not isinstance(targets, torch.Tensor):
-        raise InputError(
-            "cross-entropy needs batches (inputs, targets), with targets a tensor of class numbers"
-        )
-    logits = logits_of(outputs)
-    logits = logits.reshape(-1, logits.shape[-1]).to(torch.promote_types(logits.dtype, torch.float32))
-    if len(logits) != targets.numel():
-        raise InputError(f"the model gives {len(logits)} predictions for {targets.numel()} targets")
-    highest = targets.max() if targets.numel() else 0
-    if highest >= logits.shape[-1]:
-        raise InputError(
-            f"a target is class {int(highest)}, but the model tells {logits.shape[-1]} classes apart"
-        )
-    return F.cross_entropy(logits, targets.to(logits.device).reshape(-1))
 
 
 def blend(a: State, b: State, at: float) -> dict[str, torch.Tensor]:
@@ -69,14 +47,7 @@ class Path:
     a: State
     b: State
     data: Iterable[Any]
-    loss: Loss = cross_entropy
-
-    def batches(self) -> Iterator[Any]:
-        """Every batch once, checked."""
-        for batch in self.data:
-            if not isinstance(batch, list | tuple) or len(batch) != 2:
-                raise InputError("a loss needs batches (inputs, targets); got one of another form")
-            yield batch
+    loss: Loss = CROSS_ENTROPY
 
     def at(self, moved: Mapping[str, torch.Tensor], batch: Any, at: float, *, grad: bool) -> torch.Tensor:
         """The loss of one batch, ``at`` of the way to ``moved``."""
@@ -84,10 +55,10 @@ class Path:
         with torch.set_grad_enabled(grad):
             state = blend(self.a, moved, at)
             outputs = _outputs(self.graph.model, state, args, kwargs)
-            return self.loss(outputs, to_device(batch[1], device_of(self.a)))
+            return self.loss.mean(outputs, targets_of(batch).to(device_of(self.a)))
 
     def midpoint(self, transform: Transform) -> float:
         """The mean loss over the batches, half way to b moved by ``transform``."""
         moved = transform.apply(self.b)
-        losses = torch.stack([self.at(moved, batch, 0.5, grad=False) for batch in self.batches()])
+        losses = torch.stack([self.at(moved, batch, 0.5, grad=False) for batch in self.data])
         return float(losses.double().mean())

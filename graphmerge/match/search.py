@@ -49,7 +49,7 @@ def with_names(task: Task, moved: State) -> dict[str, torch.Tensor]:
 def endless(path: Path) -> Iterator[Any]:
     """The batches over and over."""
     for _ in itertools.count():
-        yield from path.batches()
+        yield from path.data
 
 
 @dataclass

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.match.alignment import Step
-from graphmerge.match.objective import Loss, cross_entropy
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State
@@ -40,7 +40,7 @@ class Task:
     data: Iterable[Any] | None = None
     seed: int = 0
     start: Transform | None = None
-    loss: Loss = cross_entropy
+    loss: Loss = CROSS_ENTROPY
     progress: Progress = silent
     seconds: dict[str, float] = field(default_factory=dict)
     reached: list[tuple[Transform, float]] = field(default_factory=list)

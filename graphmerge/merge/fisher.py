@@ -11,10 +11,10 @@ from torch.func import vjp, vmap
 from torch.utils import _pytree as pytree
 
 from graphmerge.errors import InputError, TraceError, UsageError
+from graphmerge.losses import Loss, logits_of
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
 from graphmerge.merge.tensors import State, weighted_sum, wide
-from graphmerge.metrics import logits_of
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import device_of, functional, readable_again, split_batch, to_device
 
@@ -48,19 +48,19 @@ def fisher_average(job: Job, labels: str, floor: float, seed: int) -> Merged:
 def diagonal_fisher(job: Job, state: State, data: Iterable[Any], labels: str, seed: int) -> Gradients:
     """Mean over the examples of E[(d log p(y | x) / d parameter)^2], for every parameter, float32 or wider.
 
-    ``labels`` says what y is: "exact" takes the expectation over the model's own distribution (one
-    prediction per example; a backward pass per class), "sampled" one draw of y from it (``seed``),
-    "empirical" the targets of the data. The log-probabilities of an example with several predictions,
-    such as a text, are added up. Raises UsageError for "exact" where there are several, InputError for
-    data without the targets that "empirical" needs, TraceError where torch.func cannot run the network.
+    ``labels`` says what y is: "exact" takes the expectation over the model's own distribution (a backward
+    pass per class or output), "sampled" one draw of y from it (``seed``), "empirical" the targets of the
+    data, and the loss for -log p. The distribution is that of the loss: ``LIKELIHOODS``. What an example
+    predicts, such as a text, is added up. Raises UsageError for "exact" classes of several predictions,
+    InputError for data without the targets that "empirical" needs, TraceError where torch.func cannot run
+    the network.
     """
     model = job.graph.model
     parameters = {n: wide(t) for n, t in state.items() if n in job.parameters}
     rest = {n: wide(t) if t.is_floating_point() else t for n, t in state.items() if n not in parameters}
 
-    def log_p(at: State, args: Any, kwargs: Any) -> torch.Tensor:
-        logits = wide(logits_of(functional(model, job.full({**rest, **at}), args, kwargs)))
-        return logits.log_softmax(-1).reshape(len(logits), -1, logits.shape[-1])
+    def outputs(at: State, args: Any, kwargs: Any) -> torch.Tensor:
+        return wide(logits_of(functional(model, job.full({**rest, **at}), args, kwargs)))
 
     generator = torch.Generator().manual_seed(seed)
     total = {n: torch.zeros_like(t) for n, t in parameters.items()}
@@ -69,8 +69,8 @@ def diagonal_fisher(job: Job, state: State, data: Iterable[Any], labels: str, se
     with quiet_eval(model):
         for inputs, targets in _batches(data, device_of(state), size):
             job.progress(f"Fisher information: {count} examples")
-            score = _cotangents(log_p(parameters, *inputs), targets, labels, generator)
-            squares = _squares(log_p, parameters, inputs, score)
+            score = _scores(job.loss, outputs(parameters, *inputs), targets, labels, generator)
+            squares = _squares(outputs, parameters, inputs, score)
             for n, s in squares.items():
                 total[n] += s
             count += len(score)
@@ -103,33 +103,84 @@ def _per_example(t: object, examples: int) -> bool:
     return isinstance(t, torch.Tensor) and t.ndim > 0 and len(t) == examples
 
 
-def _cotangents(
-    log_p: torch.Tensor, targets: torch.Tensor | None, labels: str, generator: torch.Generator
+def _scores(
+    loss: Loss, z: torch.Tensor, targets: torch.Tensor | None, labels: str, generator: torch.Generator
 ) -> torch.Tensor:
-    """What to pull back to the parameters [example, draw, prediction, class], for log p of the same.
+    """What to pull back to the parameters [example, draw, *outputs], for outputs z [example, ...].
 
-    The square of each pulled back vector counts once: a class c of probability p has the root of p at c.
+    The square of each pulled back vector counts once: one of probability p comes times the root of p.
     """
-    examples, predictions, classes = log_p.shape
-    if labels == "exact":
-        if predictions > 1:
-            raise UsageError(
-                f"option labels='exact': the model makes {predictions} predictions per example, of"
-                f" {classes} classes each; expected one: use labels='sampled' or 'empirical'"
-            )
-        return torch.diag_embed((log_p / 2).exp()).transpose(1, 2)
-    if labels == "sampled":
-        noise = torch.rand(log_p.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300)
-        targets = (log_p - (-noise.log()).log().to(log_p.device)).argmax(-1)  # Gumbel's trick
-    elif targets is None:
+    if labels != "empirical":
+        exact, draw = LIKELIHOODS[loss.name]
+        return exact(z) if labels == "exact" else draw(z, generator)[:, None]
+    if targets is None:
         raise InputError("option labels='empirical' needs batches (inputs, targets)")
-    if targets.numel() != examples * predictions:
-        raise InputError(f"{examples * predictions} predictions but {targets.numel()} targets")
-    return F.one_hot(targets.reshape(examples, 1, predictions), classes).to(log_p)
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        losses = loss.run(z, targets)
+        total = losses.sum() if losses.ndim else losses * len(z)
+        return torch.autograd.grad(total, z)[0][:, None]
+
+
+def _all_classes(z: torch.Tensor) -> torch.Tensor:
+    p = z.softmax(-1)
+    predictions, classes = p[0, ..., 0].numel(), p.shape[-1]
+    if predictions > 1:
+        raise UsageError(
+            f"option labels='exact': the model makes {predictions} predictions per example, of"
+            f" {classes} classes each; expected one: use labels='sampled' or 'empirical'"
+        )
+    p = p.reshape(len(p), classes)
+    found = p.sqrt()[:, :, None] * (torch.eye(classes).to(p) - p[:, None])
+    return found.reshape(len(p), classes, *z.shape[1:])
+
+
+def _one_class(z: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    log_p = z.log_softmax(-1)
+    noise = torch.rand(z.shape, generator=generator, dtype=torch.float64).clamp_min(1e-300).to(z.device)
+    drawn = (log_p - (-noise.log()).log()).argmax(-1)  # Gumbel's trick
+    return F.one_hot(drawn, z.shape[-1]) - log_p.exp()
+
+
+def _each_output(z: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """One vector for each output, of its size there and 0 elsewhere."""
+    return torch.diag_embed(sizes.reshape(len(z), -1)).reshape(len(z), -1, *z.shape[1:])
+
+
+def _all_labels(z: torch.Tensor) -> torch.Tensor:
+    p = z.sigmoid()
+    return _each_output(z, (p * (1 - p)).sqrt())
+
+
+def _one_label(z: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    p = z.sigmoid()
+    return (torch.rand(z.shape, generator=generator).to(z) < p).to(z) - p
+
+
+def _one_number(z: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(z.shape, generator=generator).to(z)
+
+
+LIKELIHOODS = {
+    "cross-entropy": (_all_classes, _one_class),
+    "bce": (_all_labels, _one_label),
+    "mse": (lambda z: _each_output(z, torch.ones_like(z)), _one_number),
+}
+"""By the loss that is its -log p: d log p(y | z) / d z for every y, and for one that is drawn.
+
+The distributions of classes, of labels that are 0 or 1, and normal ones of variance 1.
+"""
+
+
+def refuses(loss: str, options: Mapping[str, object]) -> str:
+    """What is wrong with the options for a loss of that name."""
+    if options["labels"] == "empirical" or loss in LIKELIHOODS:
+        return ""
+    return f"fisher knows no distribution for the loss {loss}: add --option labels=empirical (labels=)"
 
 
 def _squares(
-    log_p: Callable[[State, Any, Any], torch.Tensor], parameters: State, inputs: Any, score: torch.Tensor
+    outputs: Callable[[State, Any, Any], torch.Tensor], parameters: State, inputs: Any, score: torch.Tensor
 ) -> Mapping[str, torch.Tensor]:
     """Squared gradients summed over examples and draws, each example run on its own."""
     leaves, spec = pytree.tree_flatten(inputs)
@@ -138,7 +189,7 @@ def _squares(
     def one(example: list[Any], rows: torch.Tensor) -> Gradients:
         alone = [t if d is None else t.unsqueeze(0) for t, d in zip(example, along, strict=True)]
         args, kwargs = pytree.tree_unflatten(alone, spec)
-        pull_back = vjp(lambda at: log_p(at, args, kwargs)[0], dict(parameters))[1]
+        pull_back = vjp(lambda at: outputs(at, args, kwargs)[0], dict(parameters))[1]
         total = {n: torch.zeros_like(t) for n, t in parameters.items()}
         for row in rows:
             total = {n: total[n] + g.square() for n, g in pull_back(row)[0].items()}

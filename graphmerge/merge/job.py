@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from graphmerge.errors import UsageError
+from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.merge.method import Kind
 from graphmerge.merge.tensors import State, measured, whole, wide
 from graphmerge.progress import Progress, silent
@@ -39,6 +40,7 @@ class Job:
     data: tuple[Iterable[Any], ...] = ()
     out_dtype: torch.dtype | None = None
     progress: Progress = silent
+    loss: Loss = CROSS_ENTROPY
 
     def all(self, name: str) -> Iterator[torch.Tensor]:
         """A tensor of every model, as stored."""

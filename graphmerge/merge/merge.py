@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from graphmerge.errors import InputError, UsageError
+from graphmerge.losses import CROSS_ENTROPY, Function, Loss, loss_of
 from graphmerge.merge.job import Job, Weights, resolve_weights
 from graphmerge.merge.methods import METHODS
 from graphmerge.merge.tensors import require_same_tensors
@@ -53,6 +54,7 @@ def merge(
     data: Data | None = None,
     own_data: Sequence[Data] | None = None,
     out_dtype: torch.dtype | None = None,
+    loss: str | Function | Loss = "cross-entropy",
     progress: Progress = silent,
     **options: Value,
 ) -> dict[str, torch.Tensor]:
@@ -66,7 +68,8 @@ def merge(
     ``weights`` [model] hold for all tensors; or they are patterns of parameter or group names with
     the weights for what fits, of which the first counts. By default they are equal parts of 1, or 1
     each where task vectors are added up. ``data`` are batches for the methods that measure, ``own_data``
-    [model] those of each model where they differ.
+    [model] those of each model where they differ; ``loss`` is what they are judged by: a name of
+    ``graphmerge.losses.LOSSES``, or a function of outputs and targets.
 
     Arithmetic is float32 or better; floating tensors are returned in ``out_dtype`` (default: the dtype
     of the first model). Tied weights are one tensor. Buffers are no weights: floating ones are averaged,
@@ -77,7 +80,7 @@ def merge(
     """
     return merge_with_report(
         graph, models, method, alignment, weights, base=base, data=data, own_data=own_data,
-        out_dtype=out_dtype, progress=progress, **options,
+        out_dtype=out_dtype, loss=loss, progress=progress, **options,
     )[0]  # fmt: skip
 
 
@@ -92,11 +95,12 @@ def merge_with_report(
     data: Data | None = None,
     own_data: Sequence[Data] | None = None,
     out_dtype: torch.dtype | None = None,
+    loss: str | Function | Loss = "cross-entropy",
     progress: Progress = silent,
     **options: Value,
 ) -> tuple[dict[str, torch.Tensor], MergeReport]:
     """As ``merge``, and say how it was made."""
-    values = require_call(method, len(models), options, weights, base, data, own_data)
+    values = require_call(method, len(models), options, weights, base, data, own_data, loss_of(loss).name)
     chosen = METHODS[method]
     for model in (*models, base):
         if isinstance(model, nn.Module):
@@ -111,7 +115,7 @@ def merge_with_report(
         graph, tuple(states),
         resolve_weights(graph, names, weights, len(states), chosen.weights),
         _parameters(graph, states[0]), names, start, _data_of(len(states), data, own_data), out_dtype,
-        progress,
+        progress, loss_of(loss),
     )  # fmt: skip
     with torch.no_grad():
         merged = chosen.run(job, **values)
@@ -126,12 +130,15 @@ def require_call(
     base: object = None,
     data: object = None,
     own_data: Sequence[Data] | None = None,
+    loss: str = CROSS_ENTROPY.name,
 ) -> dict[str, Value]:
     """All options of a method; UsageError where the call is wrong or lacks what the method needs."""
     if name not in METHODS:
         raise UsageError(f"unknown merge method {name!r}; there are: {', '.join(METHODS)}")
     method = METHODS[name]
     values = read_options(name, method.options, options)
+    if why := method.refuses(loss, values):
+        raise UsageError(why)
     least, most = method.models
     if not least <= models <= most:
         wanted = f"{least}" if least == most else f"at least {least}"

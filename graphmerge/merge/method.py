@@ -30,7 +30,8 @@ class Method:
 
     ``run`` takes the job and the options by name. ``base`` says whether it merges task vectors. ``data``
     is "" (none), "inputs", "held-out" batches (inputs, targets) to choose by, or "own" batches of every
-    model. ``models`` is the least and the largest number of models.
+    model. ``models`` is the least and the largest number of models. ``refuses`` says what is wrong with the
+    options for a loss of that name, nothing where it can be run.
     """
 
     run: Callable[..., Merged]
@@ -41,3 +42,4 @@ class Method:
     base: bool = False
     data: Literal["", "inputs", "held-out", "own"] = ""
     models: tuple[int, float] = (1, math.inf)
+    refuses: Callable[[str, Mapping[str, Any]], str] = lambda *_: ""

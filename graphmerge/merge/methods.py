@@ -7,6 +7,7 @@ import math
 from graphmerge.merge.arithmetic import dare, dare_ties, task_arithmetic, ties
 from graphmerge.merge.average import linear
 from graphmerge.merge.fisher import fisher_average
+from graphmerge.merge.fisher import refuses as fisher_refuses
 from graphmerge.merge.method import Method
 from graphmerge.merge.regmean import regmean, regmean_plus
 from graphmerge.merge.slerp import slerp
@@ -55,6 +56,7 @@ METHODS: dict[str, Method] = {
             "seed": _SEED,
         },
         data="inputs",
+        refuses=fisher_refuses,
     ),
     "regmean": Method(
         regmean,

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from graphmerge.merge.average import linear
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.metrics import evaluate
+from graphmerge.metrics import Score, evaluate
 
 
 def greedy_soup(job: Job) -> Merged:
-    """The plain average of chosen models: from the best on, each is added if accuracy does not fall.
+    """The plain average of chosen models: from the best on, each is added if it makes the mix no worse.
 
-    Accuracy is measured on the data, which must be held out from training. Source: Wortsman et al.
-    2022, "Model soups", arXiv 2203.05482, recipe 1.
+    What counts is accuracy, or the loss where that knows no right and wrong, on the data, which must be held
+    out from training. Source: Wortsman et al. 2022, "Model soups", arXiv 2203.05482, recipe 1.
     """
-    alone = [_accuracy(job, [k]) for k in range(len(job.states))]
-    first, *others = sorted(range(len(alone)), key=lambda k: -alone[k])
+    alone = [_score(job, [k]) for k in range(len(job.states))]
+    first, *others = sorted(range(len(alone)), key=lambda k: -_merit(alone[k]))
     chosen, best = [first], alone[first]
     for k in others:
         job.progress(f"greedy soup: trying model {k + 1}")
-        accuracy = _accuracy(job, [*chosen, k])
-        if accuracy >= best:
-            chosen, best = [*chosen, k], accuracy
-    notes = {"ingredients": sorted(chosen), "accuracy": best, "accuracies": alone}
+        score = _score(job, [*chosen, k])
+        if _merit(score) >= _merit(best):
+            chosen, best = [*chosen, k], score
+    notes: dict[str, Any] = {"ingredients": sorted(chosen)}
+    if math.isnan(best.accuracy):
+        notes |= {"loss": best.loss, "losses": [s.loss for s in alone]}
+    else:
+        notes |= {"accuracy": best.accuracy, "accuracies": [s.accuracy for s in alone]}
     return Merged(_mixed(job, chosen), notes)
+
+
+def _merit(score: Score) -> float:
+    return -score.loss if math.isnan(score.accuracy) else score.accuracy
 
 
 def _mixed(job: Job, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -37,7 +47,7 @@ def _mixed(job: Job, chosen: Sequence[int]) -> dict[str, torch.Tensor]:
     return linear(replace(job, states=tuple(job.states[k] for k in chosen), weights=equal)).state
 
 
-def _accuracy(job: Job, chosen: Sequence[int]) -> float:
+def _score(job: Job, chosen: Sequence[int]) -> Score:
     """Measured in the dtype of the models, whatever is returned."""
     soup = _mixed(replace(job, out_dtype=None), chosen)
-    return evaluate(job.graph.model, job.full(soup), job.data[0]).accuracy
+    return evaluate(job.graph.model, job.full(soup), job.data[0], loss=job.loss)

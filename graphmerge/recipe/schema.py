@@ -5,28 +5,32 @@ The fields are the keys of the YAML file and, by the names under ``flags``, the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     StrictBool,
     StrictInt,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
 from graphmerge.errors import UsageError
 from graphmerge.evaluate.measures import MEASURES, chosen
+from graphmerge.losses import CROSS_ENTROPY, LOSSES, loss_of
 from graphmerge.match.many.reference import require_reference
 from graphmerge.merge import METHODS as MERGING
 from graphmerge.merge import require_call
 from graphmerge.merge.job import check_weights
 from graphmerge.options import Value, read_options
 from graphmerge.recipe.parts import Match, Merge, Options, Part, Repair, Rule, weights_of
-from graphmerge.recipe.words import example, examples, size
+from graphmerge.recipe.words import example, examples, loss_named, size
+from graphmerge.repair import require_fitting
 
 
 def listed(given: Any) -> Any:
@@ -56,6 +60,14 @@ Rules = Annotated[tuple[Rule, ...], BeforeValidator(listed)]
 Examples = Annotated[tuple[Annotated[str, AfterValidator(example)], ...], BeforeValidator(examples)]
 
 
+LossName = Annotated[
+    str | Callable[[Any, Any], Any],
+    AfterValidator(loss_named),
+    PlainSerializer(lambda given: given if isinstance(given, str) else loss_of(given).name, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
+
+
 class How(Part):
     """How to merge models that are at hand: what the result depends on besides models and data."""
 
@@ -68,6 +80,11 @@ class How(Part):
     repair: Repair = Field(
         Repair(),
         description="auto (the repairs worth trying), all, none, or methods such as repair+temperature.",
+    )
+    loss: LossName = Field(
+        CROSS_ENTROPY.name,
+        description=f"What counts on data: {', '.join(LOSSES)}, or module:function of (outputs, targets).",
+        examples=[*LOSSES],
     )
     rules: Rules = Field(
         (),
@@ -90,6 +107,11 @@ class How(Part):
         own = MERGING[self.merge.method].options
         seeded: dict[str, object] = {"seed": self.seed} if "seed" in own else {}
         return read_options(self.merge.method, own, seeded | self.merge.options)
+
+    @property
+    def loss_name(self) -> str:
+        """The name of the loss."""
+        return self.loss if isinstance(self.loss, str) else loss_of(self.loss).name
 
     @property
     def weights(self) -> tuple[float, ...] | Mapping[str, tuple[float, ...]] | None:
@@ -213,7 +235,7 @@ class Recipe(How):
 def require_measures(recipe: Recipe, last: Recipe) -> None:
     """ValueError unless the measures of a report can be taken between the models of its last merge."""
     try:
-        chosen(recipe.measures, len(last.inputs), recipe.measure_options)
+        chosen(recipe.measures, len(last.inputs), recipe.measure_options, recipe.loss_name)
     except UsageError as error:
         raise ValueError(str(error)) from error
     hungry = [n for n in recipe.measures if MEASURES[n].data]
@@ -227,9 +249,10 @@ def require_step(step: Recipe) -> None:
         raise UsageError("inputs: expected checkpoints to merge")
     require_call(
         step.merge.method, len(step.inputs), step.merge_options, step.weights, step.base, step.data,
-        step.own_data or None,
+        step.own_data or None, step.loss_name,
     )  # fmt: skip
     require_reference(step.match.all_options, len(step.inputs))
+    require_fitting(step.repair.method, step.loss_name)
     lacking = [f"{m} matching" for m in step.match.lacking(step.data) if step.match.method != "auto"]
     lacking += [f"repair by {step.repair.method}"] if step.repair.needs_data and not step.data else []
     if lacking:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from graphmerge.errors import UsageError, meant
-from graphmerge.sources import parse_input
+from graphmerge.losses import require_name
+from graphmerge.sources import is_import, parse_input
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -66,6 +67,16 @@ def example(text: str) -> str:
     except UsageError as error:
         raise ValueError(str(error)) from error
     return text
+
+
+def loss_named(given: Any) -> Any:
+    """The name of a loss, if there is one of that name; ``module:function`` is looked up when it is run."""
+    if isinstance(given, str) and not is_import(given):
+        try:
+            require_name(given)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    return given
 
 
 def size(given: Any) -> Any:

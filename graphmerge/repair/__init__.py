@@ -11,6 +11,7 @@ from graphmerge.repair.repair import (
     repair,
     repair_with_report,
     require_applies,
+    require_fitting,
     require_repair,
 )
 from graphmerge.repair.task import Task
@@ -27,6 +28,7 @@ __all__ = [
     "repair",
     "repair_with_report",
     "require_applies",
+    "require_fitting",
     "require_repair",
     "reset_batchnorm",
 ]

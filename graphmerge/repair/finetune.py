@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 
-from graphmerge.metrics import logits_of
-from graphmerge.repair.task import Repaired, Task, check_finite, targets_of
+from graphmerge.metrics import targets_of
+from graphmerge.repair.task import Repaired, Task, check_finite
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import State, device_of, functional, readable_again, split_batch, tied, to_device
 
 
 def finetune(task: Task, merged: State, _: Sequence[float], steps: int, rate: float, seed: int) -> Repaired:
-    """Adam on the cross-entropy, a batch each step, in an order drawn from ``seed``.
+    """Adam on the loss of the task, a batch each step, in an order drawn from ``seed``.
 
     The network runs in evaluation mode: no dropout, and BatchNorm by its running statistics, which stay.
     """
@@ -32,9 +31,8 @@ def finetune(task: Task, merged: State, _: Sequence[float], steps: int, rate: fl
             batch = batches[order.pop()]
             args, kwargs = to_device(split_batch(batch), device)
             state = {**merged, **{n: t.to(merged[n].dtype) for n, t in learned.items()}}
-            logits = logits_of(functional(model, tied(task.program, state), args, kwargs))
-            logits = logits.reshape(-1, logits.shape[-1]).to(torch.promote_types(logits.dtype, torch.float32))
-            loss = F.cross_entropy(logits, targets_of(batch, len(logits)).to(device))
+            outputs = functional(model, tied(task.program, state), args, kwargs)
+            loss = task.loss.mean(outputs, targets_of(batch).to(device))
             check_finite(loss, "the loss and its gradient")
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ class Method:
     """A repair, as data.
 
     ``run`` takes a task, a merged state dict, the weights and the options by name. ``lacks`` says what a
-    network lacks for it, nothing where it applies. ``targets`` are class numbers beside the inputs.
+    network lacks for it, nothing where it applies. ``classes`` says that it needs logits and class numbers.
     ``tried`` says when: unasked ("auto"), among "all", or only by its name.
     """
 
@@ -33,7 +33,7 @@ class Method:
     source: str
     lacks: Callable[[Program, Mapping[str, Any]], str]
     options: Mapping[str, Option] = field(default_factory=dict)
-    targets: bool = False
+    classes: bool = False
     tried: Literal["auto", "all", "by name"] = "all"
 
 
@@ -108,7 +108,7 @@ METHODS: dict[str, Method] = {
             )
         },
         tried="auto",
-        targets=True,
+        classes=True,
     ),
     "finetune": Method(
         finetune,
@@ -120,7 +120,6 @@ METHODS: dict[str, Method] = {
             "rate": Option(0.001, "learning rate", 0),
             "seed": Option(0, "fixes the order of the batches"),
         },
-        targets=True,
         tried="by name",
     ),
 }

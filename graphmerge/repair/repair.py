@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from graphmerge.errors import UsageError, meant
+from graphmerge.losses import CROSS_ENTROPY, Function, Loss, loss_of
 from graphmerge.options import Value, read_options
 from graphmerge.progress import Progress, silent
 from graphmerge.repair.methods import METHODS
@@ -27,8 +28,10 @@ class RepairReport:
     notes: Mapping[str, Any]
 
 
-def available(graph: ModelGraph, which: str = "all", **options: object) -> tuple[str, ...]:
-    """Which repairs apply to this network, in the order of the table.
+def available(
+    graph: ModelGraph, which: str = "all", loss: str = CROSS_ENTROPY.name, **options: object
+) -> tuple[str, ...]:
+    """Which repairs apply to this network, and where ``loss`` is what counts, in the order of the table.
 
     ``which`` is "all" for every repair of statistics and temperature, "auto" for those worth trying
     unasked, "none", or the methods themselves, such as ``repair+temperature``. ``options`` are taken by
@@ -38,7 +41,12 @@ def available(graph: ModelGraph, which: str = "all", **options: object) -> tuple
         settings(graph, which, options)
         return (which,)
     wanted = [n for n, m in METHODS.items() if m.tried in CHOICES[which]]
-    return tuple(n for n in wanted if not _lacks(graph, n, options))
+    return tuple(n for n in wanted if fits(n, loss) and not _lacks(graph, n, options))
+
+
+def fits(name: str, loss: str) -> bool:
+    """Whether a method is of use where a loss of that name is what counts."""
+    return loss == CROSS_ENTROPY.name or not METHODS[name].classes
 
 
 CHOICES: Mapping[str, tuple[str, ...]] = {"auto": ("auto",), "all": ("auto", "all"), "none": ()}
@@ -53,6 +61,7 @@ def repair(
     weights: Sequence[float] | None = None,
     method: str = "repair",
     *,
+    loss: str | Function | Loss = "cross-entropy",
     progress: Progress = silent,
     **options: object,
 ) -> dict[str, torch.Tensor]:
@@ -62,12 +71,12 @@ def repair(
     [model], equal by default. Statistics are per unit over batch, space and time, summed up in float64.
     At an endpoint (all weight on one model) nothing changes but for rounding, unless the BatchNorm
     statistics of that model are not those of the data, and in fine-tuning. Units that never vary are
-    left alone.
+    left alone. ``loss`` is what fine-tuning lowers, a name or a function of outputs and targets.
 
     Raises UsageError for an unknown method or option, or a method that does not apply, InputError where
     the data holds fewer than 32 samples, or gives NaN, or lacks the targets that a method needs.
     """
-    task = Task(graph, tuple(state_of(e) for e in endpoints), data, progress)
+    task = Task(graph, tuple(state_of(e) for e in endpoints), data, progress, loss_of(loss))
     return repair_with_report(task, merged, weights, method, **options)[0]
 
 
@@ -84,6 +93,7 @@ def repair_with_report(
     if len(shares) != models:
         raise UsageError(f"{models} endpoints but {len(shares)} weights: give one for each endpoint")
     values = settings(task.graph, method, options)
+    require_fitting(method, task.loss.name)
     state, notes = dict(merged), {}
     with torch.no_grad():
         for name, chosen in values.items():
@@ -125,6 +135,15 @@ def require_options(names: Iterable[str], given: Mapping[str, object]) -> None:
     """UsageError for an option that none of the methods has, or a value out of bounds."""
     known = {n: o for name in names for n, o in METHODS[name].options.items()}
     read_options(" and ".join(names), known, given)
+
+
+def require_fitting(which: str, loss: str) -> None:
+    """UsageError for a method, named in ``which``, that is of no use for a loss of that name."""
+    for name in () if which in CHOICES else _known(which):
+        if not fits(name, loss):
+            raise UsageError(
+                f"repair by {name} takes logits and class numbers: {CROSS_ENTROPY.name}, not {loss}"
+            )
 
 
 def require_repair(which: str, given: Mapping[str, object], finetune: bool = False) -> None:

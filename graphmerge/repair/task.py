@@ -11,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphmerge.errors import InputError
+from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.progress import Progress, silent
 from graphmerge.repair.statistics import Goal, Moments, goal
 from graphmerge.symmetry import ModelGraph
@@ -40,6 +41,7 @@ class Task:
     endpoints: tuple[State, ...]
     data: Iterable[Any]
     progress: Progress = silent
+    loss: Loss = CROSS_ENTROPY
     _measured: dict[Point, list[Moments]] = field(default_factory=dict, repr=False)
     _known: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -90,20 +92,6 @@ class Task:
 def batch_size(inputs: Any) -> int:
     """Samples in a batch: dimension 0 of its first tensor."""
     return next((len(t) for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.ndim), 0)
-
-
-def targets_of(batch: Any, predictions: int) -> torch.Tensor:
-    """Class numbers [prediction] (int64) of a batch (inputs, targets); InputError where there are none."""
-    if not isinstance(batch, list | tuple) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
-        raise InputError(
-            "this repair needs batches (inputs, targets), with targets a tensor of class numbers"
-        )
-    targets = batch[1].reshape(-1)
-    if len(targets) != predictions:
-        raise InputError(f"the model gives {predictions} predictions for {len(targets)} targets")
-    if targets.is_floating_point():
-        raise InputError(f"targets are {targets.dtype}; this repair needs class numbers (int64)")
-    return targets.long()
 
 
 def require_samples(samples: int) -> None:

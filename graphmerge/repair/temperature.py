@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 
 from graphmerge.errors import InputError
-from graphmerge.metrics import IGNORED, forward
+from graphmerge.losses import classified
+from graphmerge.metrics import targets_of
 from graphmerge.repair.scaling import scales_of_output
-from graphmerge.repair.task import Repaired, Task, check_finite, targets_of
-from graphmerge.trace.run import State, device_of, readable_again, split_batch, tied, to_device
+from graphmerge.repair.task import Repaired, Task, check_finite
+from graphmerge.trace.run import State, call, device_of, readable_again, split_batch, tied, to_device
 
 LARGEST = 100.0
 """Temperatures are sought from the inverse of this to this."""
@@ -48,12 +49,11 @@ def best_temperature(task: Task, state: State) -> float:
     right: list[torch.Tensor] = []
     for batch in readable_again(task.data):
         task.progress(f"logits of batch {len(each) + 1}")
-        inputs = to_device(split_batch(batch), device_of(state))
-        logits = forward(task.graph.model, state, *inputs)
-        logits = logits.reshape(-1, logits.shape[-1])
-        targets = targets_of(batch, len(logits)).to(logits.device)
-        each.append(logits[targets != IGNORED])
-        right.append(targets[targets != IGNORED])
+        args, kwargs = to_device(split_batch(batch), device_of(state))
+        outputs = call(task.graph.model, state, args, kwargs)
+        logits, targets = classified(outputs, targets_of(batch).to(device_of(state)))
+        each.append(logits)
+        right.append(targets)
     if not any(map(len, right)):
         raise InputError("the data holds no target: nothing to fit a temperature on")
     return fit_temperature(torch.cat(each), torch.cat(right))

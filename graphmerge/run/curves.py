@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from graphmerge.candidates import repairs
-from graphmerge.evaluate import BarrierCurve, barrier
+from graphmerge.evaluate import BarrierCurve, barrier, evaluate
 from graphmerge.pipeline import Batches, MergeResult, State, split
 from graphmerge.progress import Progress
 
@@ -29,21 +30,23 @@ def curves(
         return {}
     graph, (first, second) = result.graph, states
     say(f"barrier curves at {points} points: naive")
-    found = {"naive": barrier(graph, first, second, test, points, progress=progress)}
+    score = partial(evaluate, loss=result.loss)
+    found = {"naive": barrier(graph, first, second, test, points, score=score, progress=progress)}
     best = result.kept_alignments or next(iter(result.alignments.values()), ())
     if not best:
         return found
     moved = best[0].apply(second)
     say("barrier curves: aligned")
-    found["aligned"] = barrier(graph, first, moved, test, points, progress=progress)
+    found["aligned"] = barrier(graph, first, moved, test, points, score=score, progress=progress)
     fix = repeated(result)
     if data and fix:
-        way = repairs(graph, [first, moved], data, [fix], result.repair_options)[fix]
+        way = repairs(graph, [first, moved], data, [fix], result.repair_options, loss=result.loss)[fix]
         name = f"aligned + {fix}"
         say(f"barrier curves: {name}")
         found[name] = barrier(
-            graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)), progress=progress
-        )
+            graph, first, moved, test, points, lambda state, at: way(state, (1 - at, at)),
+            score=score, progress=progress,
+        )  # fmt: skip
     return found
 
 

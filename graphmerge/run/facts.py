@@ -132,7 +132,8 @@ def _of_choice(told: dict[str, Any]) -> list[str]:
     if not math.isfinite(kept["loss"]):
         found.append("The loss of the merged model is not a number.")
     elif kept["loss"] > max(ends):
-        found.append(f"The merged model ({kept['loss']:.4f} nats) is worse than each of its models.")
+        loss = f"{kept['loss']:.4f} {told['unit']}"
+        found.append(f"The merged model ({loss}) is worse than each of its models.")
     if told["matching"] == "none" and told["alignments"]:
         found.append("Alignment did not help: the models were merged as they are.")
     return found

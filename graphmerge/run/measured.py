@@ -25,7 +25,7 @@ def take(
     task = _task(recipe, result, supply, progress)
     always = ["distance"] if task.aligned and len(task.states) == 2 else []
     names = list(dict.fromkeys([*always, *recipe.measures]))
-    wanted = chosen(names, len(task.states), recipe.measure_options)
+    wanted = chosen(names, len(task.states), recipe.measure_options, result.loss.name)
     found = {}
     for name, options in wanted.items():
         say(f"measuring {name}")
@@ -41,12 +41,14 @@ def _task(recipe: Recipe, result: MergeResult, supply: Supply, progress: Progres
     fix = repeated(result)
 
     def way(endpoints: Sequence[State]) -> Way:
-        return repairs(result.graph, endpoints, train or (), [fix], result.repair_options)[fix]
+        made = repairs(result.graph, endpoints, train or (), [fix], result.repair_options, loss=result.loss)
+        return made[fix]
 
     return Task(
         result.graph.model, result.graph, tuple(map(letter, range(len(supply.states)))),
         tuple(supply.states), supply.test or held_out or (), aligned=aligned, train=train,
-        repair=fix or "none", repairs=way if fix and train else None, seed=recipe.seed, progress=progress,
+        repair=fix or "none", repairs=way if fix and train else None, seed=recipe.seed, loss=result.loss,
+        progress=progress,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from graphmerge.sources import (
     example_inputs,
     import_object,
     is_import,
+    load_loss,
     pick_device,
 )
 from graphmerge.sources.converted import reference
@@ -143,6 +144,7 @@ def _check_data(recipe: Recipe, faults: Faults) -> dict[str, Batches]:
     used = [f.path for _, s in recipe.steps for f in (s.data, s.test, *s.own_data) if f]
     for spec in sorted({p for p in used if is_import(p)}):
         faults.of(import_object, spec)
+    faults.of(load_loss, recipe.loss)
     batches = {path: batches_of(arrays) for path, arrays in found.items() if arrays}
     for path in sorted({s.data.path for _, s in recipe.steps if s.data} & batches.keys()):
         faults.of(split, batches[path])

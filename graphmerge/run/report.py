@@ -7,6 +7,7 @@ from typing import Any
 
 from graphmerge.evaluate import BarrierCurve
 from graphmerge.evaluate.measures import Findings
+from graphmerge.losses import CROSS_ENTROPY
 from graphmerge.pipeline import MergeResult, Supply
 from graphmerge.run.facts import alignments, choice, is_text, reductions, symmetry
 from graphmerge.run.machine import hardware, versions
@@ -25,8 +26,10 @@ def of_merge(result: MergeResult, supply: Supply) -> dict[str, Any]:
         "shares": result.shares,
         "options": dict(result.kept_merge.options),
         "notes": dict(result.kept_merge.notes),
+        "loss": result.loss.name,
+        "unit": result.loss.unit,
         "measured on": "test data" if supply.test else "held-out data",
-        "rows": scores(result, is_text(supply.test or supply.data)),
+        "rows": scores(result, result.loss is CROSS_ENTROPY and is_text(supply.test or supply.data)),
         "alignments": alignments(result),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,15 @@ import torch
 from graphmerge.errors import GateError, GraphMergeError, TraceError, UsageError
 from graphmerge.files import sha256, staged_output, weight_bytes
 from graphmerge.files.staging import system_faults
-from graphmerge.pipeline import MergeResult, Supply, merge_traced, trace_and_prove
+from graphmerge.pipeline import (
+    Batches,
+    MergeResult,
+    State,
+    Supply,
+    check_supply,
+    merge_traced,
+    trace_and_prove,
+)
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo, portable
 from graphmerge.run.clock import Log, noted
@@ -127,21 +135,20 @@ def merge_all(recipe: Recipe, opened: Opened, say: Progress = silent, progress: 
 
     What no later merge names is taken out of ``opened.states``, and so are the candidates of earlier merges.
     """
-    proved = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
     read, states, told = cache(load_data), opened.states, dict[str, Mapping[str, Any]]()
+    for _, step in recipe.steps:
+        supply = _supply(step, {}, read)
+        check_supply(
+            opened.model, next(iter(states.values())), supply, step, (opened.args, opened.kwargs), say
+        )
+    proved = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
 
     def run(name: str, step: Recipe, held: set[str]) -> tuple[MergeResult, Supply]:
         if recipe.stages:
             say(f"stage {name}: {', '.join(f.path for f in step.inputs)}")
         for path in states.keys() - held:
             del states[path]
-        supply = Supply(
-            [states[f.path] for f in step.inputs],
-            states[step.base.path] if step.base else None,
-            read(step.data.path) if step.data else None,
-            [read(d.path) for d in step.own_data] or None,
-            read(step.test.path) if step.test else None,
-        )
+        supply = _supply(step, states, read)
         return merge_traced(*proved, supply, step, say, progress), supply
 
     def run_through(name: str, step: Recipe, held: set[str]) -> None:
@@ -152,3 +159,14 @@ def merge_all(recipe: Recipe, opened: Opened, say: Progress = silent, progress: 
     for step in earlier:
         run_through(*step)
     return Merged(told, *run(*last))
+
+
+def _supply(step: Recipe, states: Mapping[str, State], read: Callable[[str], Batches]) -> Supply:
+    """What a merge is made from, as far as its models are there already."""
+    return Supply(
+        [states[f.path] for f in step.inputs if f.path in states],
+        states[step.base.path] if step.base and step.base.path in states else None,
+        read(step.data.path) if step.data else None,
+        [read(d.path) for d in step.own_data] or None,
+        read(step.test.path) if step.test else None,
+    )

@@ -10,7 +10,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from graphmerge.evaluate.measures import Findings, Table
-from graphmerge.evaluate.measures.measure import number, percent
+from graphmerge.evaluate.measures.measure import filled, number, percent
 from graphmerge.report import Document, Section, finite, measured
 from graphmerge.run.summary import letter
 
@@ -55,18 +55,19 @@ def why(told: Told) -> str:
     kept, first, lowest = choice["kept"], choice["first"], choice["lowest"]
     if kept["held-out loss"] is None:
         return f"Kept: {kept['name']}. There were no data to choose by."
+    unit = told["unit"]
     part = percent(choice["margin"]).replace(".00", "")
     text = (
-        f"Kept: {kept['name']}, with a held-out loss of {number(kept['held-out loss'])} nats over"
+        f"Kept: {kept['name']}, with a held-out loss of {number(kept['held-out loss'])} {unit} over"
         f" {choice['samples']} predictions. Of {choice['candidates']} candidates a later one, which takes a"
         f" further step, is kept only where it lowers that loss by {part} at least."
     )
     if "recipe" in told and _step(told)["repair"]["keep"] == "always":
         text += " Only repaired ones counted where there were any, as the recipe asks."
     if kept["name"] != first["name"]:
-        text += f" The {first['name']} mean has {number(first['held-out loss'])} nats."
+        text += f" The {first['name']} mean has {number(first['held-out loss'])} {unit}."
     if lowest and lowest["name"] != kept["name"]:
-        text += f" The lowest of all is that of {lowest['name']}: {number(lowest['held-out loss'])} nats."
+        text += f" The lowest of all is that of {lowest['name']}: {number(lowest['held-out loss'])} {unit}."
     return text
 
 
@@ -88,7 +89,9 @@ def _models(told: Told) -> Table:
 
 def _scored_on(told: Told) -> tuple[str, ...]:
     rows = [r for r in told["rows"] if "samples" in r]
-    return (f"Measured on {rows[0]['samples']} predictions of {told['measured on']}.",) if rows else ()
+    if not rows:
+        return ()
+    return (f"Measured on {rows[0]['samples']} predictions of {told['measured on']} by {told['loss']}.",)
 
 
 def _scores(told: Told, key: str) -> tuple[Table, ...]:
@@ -97,27 +100,20 @@ def _scores(told: Told, key: str) -> tuple[Table, ...]:
         return ()
     own = {"loss", "accuracy", "samples", "perplexity", "name", "kind", "kept", "held-out"}
     extra = [n for n in scored[0] if n not in own]
-    text = "perplexity" in scored[0]
-    columns = (
-        "",
-        "loss (nats)",
-        "accuracy",
-        *(["perplexity"] if text else []),
-        "held-out loss (nats)",
-        *extra,
-    )
+    unit = told["unit"]
+    columns = ("", f"loss ({unit})", "accuracy", "perplexity", f"held-out loss ({unit})", *extra)
     rows = tuple(
         (
             r["name"] + (" (kept)" if r["kept"] else ""),
             number(r["loss"]),
             percent(r["accuracy"]),
-            *([f"{r['perplexity']:.4g}"] if text else []),
+            f"{r['perplexity']:.4g}" if "perplexity" in r else "",
             number(r["held-out"]["loss"]) if "held-out" in r else "",
             *(f"{r[n]:.4g}" for n in extra),
         )
         for r in scored
     )
-    return (Table("", columns, rows),)
+    return (Table("", *filled(columns, rows)),)
 
 
 def _barriers(told: Told) -> Table:
@@ -135,13 +131,13 @@ def _barriers(told: Told) -> Table:
         )
     columns = (
         "path",
-        "loss barrier (nats)",
-        "above line (nats)",
+        f"loss barrier ({told['unit']})",
+        f"above line ({told['unit']})",
         "error barrier",
         "above line",
         "loss barrier reduced by",
     )
-    return Table("", columns, tuple(rows))
+    return Table("", *filled(columns, rows))
 
 
 def _alignments(told: Told) -> Table:

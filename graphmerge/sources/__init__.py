@@ -3,6 +3,7 @@
 from graphmerge.sources.data import Batches, batches_of, check_data_file, load_data
 from graphmerge.sources.factory import import_object, is_import
 from graphmerge.sources.inputs import example_inputs, parse_dtype, parse_input
+from graphmerge.sources.loss import load_loss
 from graphmerge.sources.model import build_model, build_on_meta, pick_device
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "import_object",
     "is_import",
     "load_data",
+    "load_loss",
     "parse_dtype",
     "parse_input",
     "pick_device",

@@ -209,7 +209,7 @@ def test_refusals() -> None:
     x = torch.randn(8, 3)
     with pytest.raises(UsageError, match="sinkhorn matching needs data"):
         gm.match(graph, a, b, "sinkhorn", criterion="mid")
-    with pytest.raises(InputError, match="another form"):
+    with pytest.raises(InputError, match="no targets"):
         gm.match(graph, a, b, "learned", [x])
     with pytest.raises(InputError, match="8 predictions for 5 targets"):
         gm.match(graph, a, b, "learned", [(x, torch.zeros(5, dtype=torch.int64))])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import graphmerge as gm
-from graphmerge.metrics import IGNORED
+from graphmerge.losses import IGNORED
 from graphmerge.repair import Task, repair_with_report
 from graphmerge.repair.scaling import scales_of_output
 from graphmerge.repair.temperature import best_temperature, fit_temperature

@@ -18,6 +18,7 @@ QUIET: dict[str, Any] = {
         {**ROW, "name": "weight matching", "kind": "candidate", "loss": 1.1, "kept": True},
     ],
     "matching": "weight",
+    "unit": "nats",
     "alignments": [{"method": "weight", "model": "b", "converged": True, "notes": {}}],
     "repair_notes": {},
     "symmetry": {"groups": [{"name": "fc"}], "unobservable": [], "pinned": []},
@@ -59,12 +60,12 @@ def test_why_says_the_loss_the_margin_and_what_was_passed_over() -> None:
         for n, x in (("naive", 2.0), ("matched", 0.5), ("matched + repair", 0.49))
     )
     choice = {"candidates": 3, "margin": 0.05, "samples": 40, "first": naive, "lowest": repaired}
-    text = why({"choice": {**choice, "kept": matched}})
+    text = why({"unit": "nats", "choice": {**choice, "kept": matched}})
     assert "Kept: matched, with a held-out loss of 0.5000 nats over 40 predictions" in text
     assert "by 5 % at least" in text
     assert "The naive mean has 2.0000 nats" in text
     assert "matched + repair: 0.4900 nats" in text
-    assert "lowest of all" not in why({"choice": {**choice, "kept": repaired}})
+    assert "lowest of all" not in why({"unit": "nats", "choice": {**choice, "kept": repaired}})
 
 
 def test_texts_are_told_from_pictures_and_from_whole_sentences() -> None:

@@ -29,6 +29,7 @@ from graphmerge.evaluate.measures.predictions import (
     measure_robustness,
     measure_score,
 )
+from graphmerge.losses import CROSS_ENTROPY
 from graphmerge.options import Option, read_options
 
 __all__ = ["MEASURES", "Findings", "Measure", "Table", "Task", "chosen"]
@@ -132,6 +133,7 @@ MEASURES: dict[str, Measure] = {
         "Guo et al. 2017, arXiv 1706.04599",
         options={"bins": Option(15, "bins of confidence", 1)},
         traced=False,
+        classes=True,
     ),
     "agreement": Measure(
         measure_agreement,
@@ -139,6 +141,7 @@ MEASURES: dict[str, Measure] = {
         "",
         _SEVERAL,
         traced=False,
+        classes=True,
     ),
     "robustness": Measure(
         measure_robustness,
@@ -155,15 +158,18 @@ MEASURES: dict[str, Measure] = {
 """All measures. What "merged" stands for is the mean of the models in one frame, repaired if asked for."""
 
 
-def chosen(names: Sequence[str], models: int, given: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+def chosen(
+    names: Sequence[str], models: int, given: Mapping[str, object], loss: str = CROSS_ENTROPY.name
+) -> dict[str, dict[str, Any]]:
     """The measures asked for, each with all its options; an option counts for every measure that has it.
 
-    UsageError for a measure that there is not, one that cannot take so many models, an option of none.
+    UsageError for a measure that there is not, one that cannot take so many models or that loss, an option
+    of none.
     """
     for name in names:
         if name not in MEASURES:
             raise UsageError(f"unknown --measure {name!r}; there are: {', '.join(MEASURES)}")
-        MEASURES[name].require(name, models)
+        MEASURES[name].require(name, models, loss)
     own = {n: MEASURES[n].options for n in names}
     for option in given:
         if not any(option in options for options in own.values()):

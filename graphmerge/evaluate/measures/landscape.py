@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from graphmerge.errors import UsageError
 from graphmerge.evaluate.barrier import Repair, barrier, barrier_path
 from graphmerge.evaluate.matrix import barrier_matrix
-from graphmerge.evaluate.measures.measure import Batches, Findings, Table, Task, number, percent
+from graphmerge.evaluate.measures.measure import Batches, Findings, Table, Task, filled, number, percent
 from graphmerge.evaluate.plane import LossPlane, plane_through, random_plane
 from graphmerge.evaluate.plot import barrier_figure, matrix_figure, path_figure, plane_figure
 from graphmerge.evaluate.spread import CurveSpread
@@ -21,23 +21,23 @@ LEAST_SCALE = 0.1
 
 def measure_barrier(task: Task, points: int) -> Findings:
     """Barriers from the first model to every other, on test and train data, with spread over the others."""
-    data, tables, figures = {}, [], {}
+    data, tables, figures, unit = {}, [], {}, task.loss.unit
     for split, batches in (("test", task.data), *([("train", task.train)] if task.train else [])):
         curves = _curves(task, batches, points)
         top = _ensemble(task, batches)
-        rows = tuple(_barrier_row(name, c) for name, c in curves.items())
+        rows = [_barrier_row(name, c) for name, c in curves.items()]
         title = f"Barriers ({split} data)"
         columns = (
             "line",
-            "loss barrier (nats)",
-            "above line (nats)",
+            f"loss barrier ({unit})",
+            f"above line ({unit})",
             "error barrier",
             "above line",
-            "middle: loss (nats)",
+            f"middle: loss ({unit})",
             "accuracy",
         )
         last = ("ensemble", "", "", "", "", number(top.loss), percent(top.accuracy))
-        tables.append(Table(title, columns, (*rows, last)))
+        tables.append(Table(title, *filled(columns, [*rows, last])))
         figures[f"barrier-{split}"] = barrier_figure(
             curves, top, f"Along the path between models, {split} data"
         )
@@ -74,9 +74,9 @@ def _curves(task: Task, batches: Batches, points: int) -> dict[str, CurveSpread]
 
 def _ensemble(task: Task, batches: Batches) -> Score:
     """The ensemble of the first with another model; the mean of several."""
-    found = [ensemble(task.model, [task.states[0], other], batches) for other in task.states[1:]]
+    found = [ensemble(task.model, [task.states[0], other], batches, task.loss) for other in task.states[1:]]
     loss, accuracy = (statistics.fmean(x) for x in zip(*((s.loss, s.accuracy) for s in found), strict=True))
-    return Score(loss, accuracy, found[0].samples)
+    return Score(loss, accuracy, found[0].samples, unit=task.loss.unit)
 
 
 def _barrier_row(name: str, found: CurveSpread) -> tuple[str, ...]:
@@ -90,7 +90,8 @@ def _barrier_row(name: str, found: CurveSpread) -> tuple[str, ...]:
         ("error above line", percent),
     ):
         b = barriers[key]
-        cells.append(form(b["mean"]) + (f" ± {form(b['std'])}" if several else ""))
+        mean = form(b["mean"])
+        cells.append(mean + (f" ± {form(b['std'])}" if several and mean else ""))
     middle = found.mean.midpoint
     return (name, *cells, number(middle.loss), percent(middle.accuracy))
 
@@ -103,10 +104,12 @@ def measure_path(task: Task, points: int) -> Findings:
         (n, number(c.loss), number(c.loss_above_line), percent(c.error))
         for n, c in zip(pairs, curves, strict=True)
     )
+    unit = task.loss.unit
+    columns = ("part", f"loss barrier ({unit})", f"above line ({unit})", "error barrier")
     title = "Path through " + ", ".join(task.names)
     return Findings(
         {n: c.to_json() for n, c in zip(pairs, curves, strict=True)},
-        (Table(title, ("part", "loss barrier (nats)", "above line (nats)", "error barrier"), rows),),
+        (Table(title, *filled(columns, rows)),),
         {"path": path_figure(curves, task.names, title)},
     )
 
@@ -140,7 +143,7 @@ def measure_random_plane(task: Task, points: int, reach: float) -> Findings:
 
 
 def _planes(found: dict[str, LossPlane], title: str) -> Findings:
-    rows = []
+    rows, unit = [], next(iter(found.values())).scores[0][0].unit
     for name, plane in found.items():
         losses = [s.loss for row in plane.scores for s in row if s.loss == s.loss]
         if not losses:
@@ -149,7 +152,7 @@ def _planes(found: dict[str, LossPlane], title: str) -> Findings:
     kind = "plane" if "three" in title else "random-plane"
     return Findings(
         {n: p.to_json() for n, p in found.items()},
-        (Table(title, ("", "least loss (nats)", "largest loss (nats)"), tuple(rows)),),
+        (Table(title, ("", f"least loss ({unit})", f"largest loss ({unit})"), tuple(rows)),),
         {f"{kind}-{n.replace(' ', '-')}": plane_figure(p, f"{title}: {n}") for n, p in found.items()},
     )
 
@@ -171,13 +174,15 @@ def measure_matrix(task: Task, points: int, threshold: float | None) -> Findings
             (n, str(g), *(number(v, 3) for v in row)) for n, g, row in zip(names, groups, values, strict=True)
         )
         tables.append(
-            Table(f"{title}; clusters at {found.threshold:.3g} nats", ("", "cluster", *names), rows)
+            Table(
+                f"{title}; clusters at {found.threshold:.3g} {task.loss.unit}", ("", "cluster", *names), rows
+            )
         )
         figures[f"matrix-{frame.replace(' ', '-')}"] = matrix_figure(
             values,
             names,
             names,
-            "barrier (nats)",
+            f"barrier ({task.loss.unit})",
             title,
             low=0,
             high=max(LEAST_SCALE, *map(max, values)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from graphmerge.evaluate.connectivity import Connectivity, lewc, llfc
 from graphmerge.evaluate.distance import distances
-from graphmerge.evaluate.measures.measure import AS_IS, Findings, Table, Task, number, percent
+from graphmerge.evaluate.measures.measure import AS_IS, Findings, Table, Task, headline, number, percent
 from graphmerge.evaluate.plot import layer_figure, matrix_figure
 from graphmerge.evaluate.similarity import cka
 from graphmerge.evaluate.stitch import stitch
@@ -115,17 +115,19 @@ def measure_stitch(task: Task) -> Findings:
     found = {}
     for frame, (first, second) in task.frames.items():
         for name, pair in ((f"{a} to {b}", (first, second)), (f"{b} to {a}", (second, first))):
-            found[f"{frame}: {name}"] = stitch(task.traced, *pair, task.data, progress=task.progress)
+            found[f"{frame}: {name}"] = stitch(
+                task.traced, *pair, task.data, loss=task.loss, progress=task.progress
+            )
     cuts = next(iter(found.values())).cuts
     title = "Stitched networks: one up to the layer, the other after it"
-    rows = tuple(
-        (cut, *(percent(s.scores[k].accuracy) for s in found.values())) for k, cut in enumerate(cuts)
-    )
-    heights = {n: [100 * x.accuracy for x in s.scores] for n, s in found.items()}
+    rows = tuple((cut, *(headline(s.scores[k]) for s in found.values())) for k, cut in enumerate(cuts))
+    right = task.loss.right is not None
+    heights = {n: [100 * x.accuracy if right else x.loss for x in s.scores] for n, s in found.items()}
+    label = "accuracy (%)" if right else f"loss ({task.loss.unit})"
     return Findings(
         {n: s.to_json() for n, s in found.items()},
         (Table(title, ("layer", *found), rows),),
-        {"stitch": layer_figure(cuts, heights, "accuracy (%)", title)},
+        {"stitch": layer_figure(cuts, heights, label, title)},
     )
 
 

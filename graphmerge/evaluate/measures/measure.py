@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
 from torch import nn
 
 from graphmerge.errors import UsageError
+from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.merge import average
-from graphmerge.metrics import Scorer, evaluate
+from graphmerge.metrics import Metric, Score, Scorer, evaluate
 from graphmerge.options import Option
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
@@ -45,8 +47,14 @@ class Task:
     repairs: Callable[[Sequence[State]], Way] | None = None
     seed: int = 0
     layers: Sequence[str] = ()
-    score: Scorer = evaluate
+    loss: Loss = CROSS_ENTROPY
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     progress: Progress = silent
+
+    @property
+    def score(self) -> Scorer:
+        """How a network is scored."""
+        return partial(evaluate, loss=self.loss, metrics=self.metrics)
 
     @property
     def traced(self) -> ModelGraph:
@@ -102,7 +110,7 @@ class Measure:
 
     ``run`` takes the task and the options by name. ``models`` is the least and the largest number of
     models; ``traced`` says whether it needs the traced graph, ``frames`` whether alignment matters to it,
-    ``data`` whether it looks at data.
+    ``data`` whether it looks at data, ``classes`` whether it needs logits and class numbers.
     """
 
     run: Callable[..., Findings]
@@ -113,9 +121,12 @@ class Measure:
     traced: bool = True
     frames: bool = True
     data: bool = True
+    classes: bool = False
 
-    def require(self, name: str, count: int) -> None:
-        """Refuse a number of models that the measure cannot take."""
+    def require(self, name: str, count: int, loss: str) -> None:
+        """Refuse a number of models, or a loss, that the measure cannot take."""
+        if self.classes and loss != CROSS_ENTROPY.name:
+            raise UsageError(f"--measure {name} is of classes: it takes {CROSS_ENTROPY.name}, not {loss}")
         low, high = self.models
         if not low <= count <= high:
             many = f"{low}" if low == high else f"at least {low}" if high == math.inf else f"{low} to {high}"
@@ -128,5 +139,16 @@ def number(x: float, digits: int = 4) -> str:
 
 
 def percent(x: float) -> str:
-    """A part of 1 for a table."""
-    return f"{100 * x:.2f} %"
+    """A part of 1 for a table; nothing where there is none."""
+    return "" if math.isnan(x) else f"{100 * x:.2f} %"
+
+
+def headline(score: Score) -> str:
+    """The accuracy, or the loss where that knows no right and wrong."""
+    return percent(score.accuracy) or number(score.loss)
+
+
+def filled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+    """Columns and rows of a table, without the columns that are empty in all rows."""
+    keep = [k for k in range(len(columns)) if any(r[k] for r in rows)]
+    return tuple(columns[k] for k in keep), tuple(tuple(r[k] for k in keep) for r in rows)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from graphmerge.evaluate.agreement import agreement
 from graphmerge.evaluate.calibration import calibration
-from graphmerge.evaluate.measures.measure import Findings, Table, Task, number, percent
+from graphmerge.evaluate.measures.measure import Findings, Table, Task, filled, headline, number, percent
 from graphmerge.evaluate.plot import level_figure, matrix_figure, reliability_figure
 from graphmerge.evaluate.robustness import Kind, robustness
+from graphmerge.losses import CROSS_ENTROPY
 
 
 def measure_score(task: Task) -> Findings:
     """Loss, accuracy and further metrics of every model."""
     found = {n: task.score(task.model, s, task.data) for n, s in zip(task.names, task.states, strict=True)}
-    tokens = task.data[0][1].ndim > 1 if isinstance(task.data[0][1], torch.Tensor) else False
+    tokens = task.loss is CROSS_ENTROPY and task.data[0][1].ndim > 1
     extra = tuple(next(iter(found.values())).extra)
-    columns = ("model", "loss (nats)", *(["perplexity"] if tokens else []), "accuracy", *extra, "samples")
+    columns = ("model", f"loss ({task.loss.unit})", "perplexity", "accuracy", *extra, "samples")
     rows = tuple(
         (
             n,
             number(s.loss),
-            *([number(s.perplexity, 2)] if tokens else []),
+            number(s.perplexity, 2) if tokens else "",
             percent(s.accuracy),
             *(number(s.extra[e]) for e in extra),
             str(s.samples),
@@ -33,7 +32,7 @@ def measure_score(task: Task) -> Findings:
     data: dict[str, Any] = {n: s.to_json() for n, s in found.items()}
     if tokens:
         data = {n: d | {"perplexity": found[n].perplexity} for n, d in data.items()}
-    return Findings(data, (Table("Scores", columns, rows),))
+    return Findings(data, (Table("Scores", *filled(columns, rows)),))
 
 
 def measure_calibration(task: Task, bins: int) -> Findings:
@@ -69,11 +68,11 @@ def measure_robustness(task: Task, kind: Kind, largest: float, steps: int) -> Fi
     """Scores of every model and of their merge under growing disturbance."""
     sizes = [largest * k / steps for k in range(steps + 1)]
     found = {
-        n: robustness(task.model, s, task.data, kind, sizes, task.seed, score=task.score)
+        n: robustness(task.model, s, task.data, kind, sizes, task.seed, score=task.score, loss=task.loss)
         for n, s in task.subjects().items()
     }
-    rows = tuple((n, *(percent(s.accuracy) for s in r.scores)) for n, r in found.items())
-    title = f"Accuracy under disturbance: {_BELOW[kind]}"
+    rows = tuple((n, *map(headline, r.scores)) for n, r in found.items())
+    title = f"{'Accuracy' if task.loss.right else 'Loss'} under disturbance: {_BELOW[kind]}"
     return Findings(
         {n: r.to_json() for n, r in found.items()},
         (Table(title, ("model", *(f"{x:g}" for x in sizes)), rows),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,10 +26,14 @@ from graphmerge.match import Alignment
 from graphmerge.metrics import Score
 
 Curves = Mapping[str, BarrierCurve | CurveSpread]
-_VALUES: tuple[tuple[str, Callable[[Score], float]], ...] = (
-    ("loss (nats)", lambda s: s.loss),
-    ("accuracy (%)", lambda s: 100 * s.accuracy),
-)
+Value = tuple[str, Callable[[Score], float]]
+
+
+def _values(score: Score) -> list[Value]:
+    """What is drawn of such scores, a panel each: the loss, and the accuracy if there is one."""
+    loss: Value = (f"loss ({score.unit})", lambda s: s.loss)
+    right: Value = ("accuracy (%)", lambda s: 100 * s.accuracy)
+    return [loss] if math.isnan(score.accuracy) else [loss, right]
 
 
 def barrier_figure(curves: Curves, ensemble: Score | None, title: str) -> Figure:
@@ -36,10 +41,11 @@ def barrier_figure(curves: Curves, ensemble: Score | None, title: str) -> Figure
 
     Of several seeds the mean is drawn, in a band of one standard deviation to either side.
     """
-    figure, panels = _panels()
-    for axes, (label, value) in zip(panels, _VALUES, strict=True):
+    means = {n: c.mean if isinstance(c, CurveSpread) else c for n, c in curves.items()}
+    figure, panels = _panels(next(iter(means.values())).scores[0])
+    for axes, label, value in panels:
         for k, (name, curve) in enumerate(curves.items()):
-            mean = curve.mean if isinstance(curve, CurveSpread) else curve
+            mean = means[name]
             height = [value(s) for s in mean.scores]
             axes.plot(mean.at, height, **line_style(k, name))
             if isinstance(curve, CurveSpread) and len(curve.curves) > 1:
@@ -51,16 +57,16 @@ def barrier_figure(curves: Curves, ensemble: Score | None, title: str) -> Figure
         if ensemble:
             axes.axhline(value(ensemble), color="black", linestyle="--", linewidth=1, label="ensemble")
         finish(axes, label, "share of model b")
-    legend_below(figure, panels[0])
+    legend_below(figure, panels[0][0])
     figure.suptitle(title, fontsize=11)
     return figure
 
 
 def path_figure(curves: Sequence[BarrierCurve], names: Sequence[str], title: str) -> Figure:
     """Loss and accuracy of a path that leads through several models, each a tick."""
-    figure, panels = _panels()
+    figure, panels = _panels(curves[0].scores[0])
     places = [k + t for k, c in enumerate(curves) for t in c.at]
-    for k, (axes, (label, value)) in enumerate(zip(panels, _VALUES, strict=True)):
+    for k, (axes, label, value) in enumerate(panels):
         heights = [value(s) for c in curves for s in c.scores]
         axes.plot(places, heights, color=COLOURS[2 - k], marker=".", markersize=4, linewidth=1.4)
         finish(axes, label, "model")
@@ -71,13 +77,13 @@ def path_figure(curves: Sequence[BarrierCurve], names: Sequence[str], title: str
 
 def level_figure(found: Mapping[str, Robustness], title: str, below: str) -> Figure:
     """Loss and accuracy under growing disturbance, a line for each network."""
-    figure, panels = _panels()
-    for axes, (label, value) in zip(panels, _VALUES, strict=True):
+    figure, panels = _panels(next(iter(found.values())).scores[0])
+    for axes, label, value in panels:
         for k, (name, r) in enumerate(found.items()):
             axes.plot(r.levels, [value(s) for s in r.scores], **line_style(k, name))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         finish(axes, label, below)
-    legend_below(figure, panels[0])
+    legend_below(figure, panels[0][0])
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -107,6 +113,9 @@ def save_descent_plot(alignment: Alignment, path: str | Path) -> None:
     save_figure(descent_figure(alignment), path)
 
 
-def _panels() -> tuple[Figure, list[Axes]]:
-    figure = blank(9, 3.8)
-    return figure, list(figure.subplots(1, 2))
+def _panels(score: Score) -> tuple[Figure, list[tuple[Axes, str, Callable[[Score], float]]]]:
+    """A figure with a panel for each value of such scores: its axes, its label, and how it is read."""
+    values = _values(score)
+    figure = blank(4.5 * len(values), 3.8)
+    panels = figure.subplots(1, len(values), squeeze=False)[0]
+    return figure, [(axes, *value) for axes, value in zip(panels, values, strict=True)]

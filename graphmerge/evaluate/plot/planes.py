@@ -13,14 +13,17 @@ from graphmerge.evaluate.plot.style import SHADES, blank
 
 _LEVELS = 14
 
+Map = tuple[str, np.ndarray, np.ndarray, str, Literal["max", "neither"]]
+"""Label, values [y][x], levels, colours, and what lies beyond."""
+
 
 def plane_figure(plane: LossPlane, title: str) -> Figure:
     """Contours of loss and accuracy; levels of the loss are even in its logarithm, to its 95th percentile."""
-    figure = blank(10, 4.2)
+    maps = _maps(plane)
+    figure = blank(5 * len(maps), 4.2)
     middle = (plane.x[0] + plane.x[-1]) / 2
-    for axes, (label, values, levels, shades, beyond) in zip(
-        figure.subplots(1, 2), _maps(plane), strict=True
-    ):
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (label, values, levels, shades, beyond) in zip(panels, maps, strict=True):
         filled = axes.contourf(plane.x, plane.y, values, levels=levels, cmap=shades, extend=beyond)
         axes.contour(plane.x, plane.y, values, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
         bar = figure.colorbar(filled, ax=axes, label=label)
@@ -40,20 +43,17 @@ def plane_figure(plane: LossPlane, title: str) -> Figure:
     return figure
 
 
-def _maps(
-    plane: LossPlane,
-) -> list[tuple[str, np.ndarray, np.ndarray, str, Literal["max", "neither"]]]:
-    """Label, values [y][x], levels, colours, and what lies beyond, of the two panels; NaN is left blank."""
+def _maps(plane: LossPlane) -> list[Map]:
+    """The panels: the loss, and the accuracy if there is one; NaN is left blank."""
     loss = np.array([[s.loss for s in row] for row in plane.scores])
     right = 100 * np.array([[s.accuracy for s in row] for row in plane.scores])
     finite = loss[np.isfinite(loss)]
     low, high = max(float(finite.min()), 1e-6), max(float(np.quantile(finite, 0.95)), 1e-5)
     levels = np.geomspace(low, max(high, 1.01 * low), _LEVELS)
+    unit = plane.scores[0][0].unit
+    found: list[Map] = [(f"loss ({unit})", np.ma.masked_invalid(loss), levels, f"{SHADES}_r", "max")]
     part = right[np.isfinite(right)]
-    top = float(part.max()) if part.size else 1.0
-    bottom = float(part.min()) if part.size else 0.0
-    grades = np.linspace(bottom, max(top, bottom + 1e-3), _LEVELS)
-    return [
-        ("loss (nats)", np.ma.masked_invalid(loss), levels, f"{SHADES}_r", "max"),
-        ("accuracy (%)", np.ma.masked_invalid(right), grades, SHADES, "neither"),
-    ]
+    if part.size:
+        grades = np.linspace(part.min(), max(part.max(), part.min() + 1e-3), _LEVELS)
+        found.append(("accuracy (%)", np.ma.masked_invalid(right), grades, SHADES, "neither"))
+    return found

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from graphmerge.losses import Loss
 from graphmerge.match.alignment import Alignment, Step
 from graphmerge.match.climb import pairs
 from graphmerge.match.matching import match
 from graphmerge.match.methods import METHODS
-from graphmerge.match.objective import Loss
 from graphmerge.progress import Progress
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from graphmerge.errors import UsageError
+from graphmerge.losses import Function, Loss, loss_of
 from graphmerge.match.alignment import Alignment
 from graphmerge.match.data import check_data
 from graphmerge.match.many.alignment import ManyAlignment
@@ -17,7 +18,6 @@ from graphmerge.match.many.job import Job, Placed
 from graphmerge.match.many.ways import way_of, way_settings
 from graphmerge.match.matching import parameters
 from graphmerge.match.methods import METHODS
-from graphmerge.match.objective import Loss, cross_entropy
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State, state_of
@@ -30,7 +30,7 @@ def match_many(
     data: Iterable[Any] | None = None,
     seed: int = 0,
     *,
-    loss: Loss = cross_entropy,
+    loss: str | Function | Loss = "cross-entropy",
     progress: Progress = silent,
     **options: Any,
 ) -> ManyAlignment:
@@ -57,7 +57,7 @@ def match_many(
     if METHODS[pairwise].needs_data and data is not None:
         check_data(graph, states[0], data)
     job = Job(
-        graph, states, _one_dtype(found), own, pairwise, pair_options, data, seed, loss, progress
+        graph, states, _one_dtype(found), own, pairwise, pair_options, data, seed, loss_of(loss), progress
     )  # fmt: skip
     placed = way.run(job)
     back = placed.transforms[0].inverse()
