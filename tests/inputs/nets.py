@@ -102,3 +102,23 @@ def doubles():  # type: ignore[no-untyped-def]
 def from_one():  # type: ignore[no-untyped-def]
     """Batches whose classes are counted from 1."""
     return [(x, y + 1) for x, y in batches()]
+
+
+def fractions():  # type: ignore[no-untyped-def]
+    """Batches whose targets are numbers."""
+    return [(x, y / 2) for x, y in batches()]
+
+
+def fewer():  # type: ignore[no-untyped-def]
+    """Batches with a target too few."""
+    return [(x, y[1:]) for x, y in batches()]
+
+
+def without_targets():  # type: ignore[no-untyped-def]
+    """Batches of inputs alone."""
+    return [(x,) for x, _ in batches()]
+
+
+def bare():  # type: ignore[no-untyped-def]
+    """Batches that are tensors."""
+    return [x for x, _ in batches()]

@@ -65,27 +65,58 @@ def test_row_31_a_data_file_that_is_not_there_is_told_as_that(role: str, refused
     refused(3, *MERGE, role, "no.npz", says="the data file 'no.npz' does not exist")
 
 
+@pytest.mark.parametrize("role", ["--data", "--test"])
 @pytest.mark.parametrize(
     ("data", "says"),
     [
         ("nets:batches(width=5)", ("does not run on the data", "(2, 4) float32", "(40, 5) float32")),
         ("nets:doubles", ("does not run on the data", "float64")),
         ("nets:from_one", ("no classes of the model", "from 0 to 2", "3")),
+        ("nets:fractions", ("cross-entropy does not take these targets", "float32 (40,)", "--loss mse")),
+        ("nets:fewer", ("40 predictions for 39 targets",)),
+        ("nets:without_targets", ("no targets", "(inputs, targets)", "without --data")),
+        ("nets:bare", ("gives a Tensor as a batch", "(inputs, targets)")),
         ("nets:Mlp", ("nets:Mlp", "failed")),
+        ("nets:batches(n=0)", ("no batch",)),
     ],
 )
 def test_row_33_data_of_another_shape_or_kind(
-    data: str, says: tuple[str, ...], pair: Pair, refused: Refused
+    role: str, data: str, says: tuple[str, ...], pair: Pair, refused: Refused
 ) -> None:
-    """One batch is run before anything long begins."""
-    refused(3, *pair("Mlp"), "--data", data, says=says)
+    """One batch is run, and all targets are looked at, before anything long begins."""
+    more = ("--data", "nets:batches") if role == "--test" else ()
+    assert "tracing" not in refused(3, *pair("Mlp"), *more, role, data, says=says)
+
+
+def test_row_33_data_of_one_model_are_looked_at_too(pair: Pair, refused: Refused) -> None:
+    own = ("--own-data", "nets:batches", "--own-data", "nets:batches(width=5)")
+    printed = refused(3, *pair("Mlp"), "--merge", "regmean", *own, says="(40, 5) float32")
+    assert "tracing" not in printed
+    empirical = ("--merge", "fisher", "--option", "labels=empirical", "--own-data", "nets:without_targets")
+    assert "tracing" not in refused(3, *pair("Mlp"), *empirical, *empirical[-2:], says="no targets")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "match"])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [("nets:batches(width=5)", "does not run"), ("nets:without_targets", "targets"), ("nets:from_one", "3")],
+)
+def test_row_33_other_commands_look_at_their_data_first(
+    command: str, data: str, says: str, pair: Pair, run: Run
+) -> None:
+    words = [command, *pair("Mlp")[1:-1], "--data", data]
+    more = ["--method", "learned", "--out", "m.safetensors"] if command == "match" else []
+    result = run(*words, *more)
+    assert result.exit_code == 3, text(result)
+    assert says in text(result)
+    assert "tracing" not in text(result)
 
 
 @pytest.mark.parametrize("role", ["--data", "--test"])
 def test_row_34_nan_in_the_data(role: str, pair: Pair, refused: Refused) -> None:
     more = ("--data", "nets:batches") if role == "--test" else ()
     says = ("batch 4 of 4", "NaN", "leave those samples out")
-    refused(3, *pair("Mlp"), *more, role, "nets:batches(nan=True)", says=says)
+    assert "tracing" not in refused(3, *pair("Mlp"), *more, role, "nets:batches(nan=True)", says=says)
 
 
 def test_row_34_data_of_a_single_class_are_used_with_a_warning(pair: Pair, run: Run) -> None:
@@ -93,3 +124,4 @@ def test_row_34_data_of_a_single_class_are_used_with_a_warning(pair: Pair, run: 
     result = run(*pair("Mlp"), "--data", "nets:batches(one=True)", *quick, "--out", "out")
     assert result.exit_code == 0, text(result)
     assert "all targets of the data are class 2" in text(result)
+    assert "tracing" in text(result)  # which is not, where data are refused
