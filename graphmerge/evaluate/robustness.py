@@ -57,7 +57,7 @@ def robustness(
     """Score a network under each level of one kind of disturbance; the seed fixes the noise.
 
     ``loss`` is what FGSM raises. Raises UsageError for an unknown kind or a negative level, InputError
-    where inputs would be disturbed that hold no floating tensor (texts).
+    where inputs would be disturbed that hold no floating tensor (texts), or that the loss does not depend on.
     """
     if kind not in get_args(Kind):
         raise UsageError(f"unknown disturbance {kind!r}; there are: {', '.join(get_args(Kind))}")
@@ -131,4 +131,6 @@ def _gradients(
         args, kwargs = pytree.tree_unflatten(inputs, spec)
         outputs = functional(model, {n: t.detach() for n, t in state.items()}, args, kwargs)
         total = loss.mean(outputs, targets)
-        return torch.autograd.grad(total, [inputs[k] for k in places])
+        if not total.requires_grad:
+            raise InputError("fgsm needs a loss that floating inputs reach: here none depends on them")
+        return torch.autograd.grad(total, [inputs[k] for k in places], materialize_grads=True)

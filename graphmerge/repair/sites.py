@@ -148,6 +148,8 @@ def _site(program: Program, node: fx.Node, op: Operands) -> tuple[Site | None, s
         return None, "its weight is computed, not a parameter"
     if any(len(n.users) > 1 for n in owned):
         return None, "its weight is used more than once"
+    if node.kwargs.get("beta", 1) != 1:
+        return None, f"its bias counts {node.kwargs['beta']} times"
     if "transpose" in op_name(node) and len(node.args) > 6 and node.args[6] != 1:
         return None, "a transposed convolution in groups"
     if all(op_name(user) == _BATCH_NORM for user in node.users):

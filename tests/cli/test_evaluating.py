@@ -26,7 +26,11 @@ def found(result: Result) -> dict:  # type: ignore[type-arg]
 
 def test_scores_of_every_checkpoint(run: Run) -> None:
     scores = found(run(*PAIR, *DATA, "--json"))["score"]
-    assert list(scores) == ["a", "b"]
+    assert list(scores) == ["a", "b", "merged"]
+    alone = found(run(PAIR[0], PAIR[1], *PAIR[3:], *DATA, "--json"))["score"]
+    assert alone == {"a": scores["a"]}
+    naive = found(run(*PAIR, *DATA, "--align", "none", "--json"))["score"]["merged"]
+    assert naive["loss"] != scores["merged"]["loss"]
     assert scores["a"]["samples"] == 80
     assert "loss (nats)" in text(run(*PAIR, *DATA))
 

@@ -152,3 +152,23 @@ def test_what_cannot_be_disturbed_is_refused() -> None:
     texts = nn.Embedding(5, 5)
     with pytest.raises(InputError, match="floating"):
         robustness(texts, texts.state_dict(), [(torch.zeros(2, 3).long(),) * 2], "fgsm", [0.1])
+
+
+class Reached(nn.Module):
+    """Of two inputs as many as wanted reach the logits."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.inputs, self.bias = inputs, nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return sum((x, y)[: self.inputs], self.bias + torch.zeros(len(x), 1))
+
+
+def test_fgsm_leaves_inputs_alone_that_do_not_matter_and_is_refused_where_none_does() -> None:
+    data = [((torch.randn(9, 3), torch.randn(9, 3)), torch.randint(0, 3, (9,)))]
+    model = Reached(1)
+    first, second = robustness(model, model.state_dict(), data, "fgsm", [0.0, 0.1]).scores
+    assert second.loss > first.loss
+    with pytest.raises(InputError, match="none depends on them"):
+        robustness(Reached(0), model.state_dict(), data, "fgsm", [0.1])

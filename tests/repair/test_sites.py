@@ -44,6 +44,40 @@ def test_norms_and_gains_are_sites_on_request() -> None:
     assert [s.weight for s in sites(program, gains=True)[0]] == ["enter.weight", "branch.weight", "gain"]
 
 
+class Scaled(nn.Module):
+    """Two layers by ``torch.addmm``, whose product and bias come times a number."""
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+        self.weight, self.bias = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(8))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.addmm(self.bias, x, self.weight, alpha=self.alpha, beta=self.beta)
+        out: torch.Tensor = self.head(torch.relu(hidden))
+        return out
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (3.0, 1.0), (1.0, 0.5), (1.0, 0.0)])
+def test_a_bias_that_counts_more_or_less_than_once_is_no_site(alpha: float, beta: float) -> None:
+    """A factor on the product does no harm: weight and bias are scaled alike."""
+    torch.manual_seed(0)
+    a, b = Scaled(alpha, beta), Scaled(alpha, beta)
+    task = Task(gm.trace(a, (X[:30],)), (a.state_dict(), b.state_dict()), [(X[:30],), (X[30:],)])
+    found, skipped = sites(task.program)
+    if beta != 1:
+        assert not found
+        assert skipped["weight"] == f"its bias counts {beta} times"
+        return
+    (site,) = found
+    merged = gm.average([a.state_dict(), b.state_dict()])
+    repaired, _ = repair_with_report(task, merged)
+    wanted = task.goals([site.seen], (0.5, 0.5))[site.seen]
+    reached = Task(task.graph, (repaired,), task.data).goals([site.seen], (1.0,))[site.seen]
+    assert all(torch.allclose(x, y, rtol=1e-4, atol=1e-5) for x, y in zip(reached, wanted, strict=True))
+
+
 def test_the_last_branch_of_each_sum_is_bound_to_it() -> None:
     program = gm.trace(resnet20_layernorm(), (torch.randn(2, 1, 8, 8),)).program
     found = with_sums(program, sites(program, gains=True)[0])

@@ -45,10 +45,9 @@ def _points(default: int) -> Option:
 MEASURES: dict[str, Measure] = {
     "score": Measure(
         measure_score,
-        "loss, accuracy, perplexity of texts, and the metrics given",
+        "loss, accuracy, perplexity of texts, and the metrics given, of the models and of their merge",
         "",
         traced=False,
-        frames=False,
     ),
     "barrier": Measure(
         measure_barrier,

@@ -13,8 +13,8 @@ from graphmerge.losses import CROSS_ENTROPY
 
 
 def measure_score(task: Task) -> Findings:
-    """Loss, accuracy and further metrics of every model."""
-    found = {n: task.score(task.model, s, task.data) for n, s in zip(task.names, task.states, strict=True)}
+    """Loss, accuracy and further metrics of every model and of their merge."""
+    found = {n: task.score(task.model, s, task.data) for n, s in task.subjects().items()}
     tokens = task.loss is CROSS_ENTROPY and task.data[0][1].ndim > 1
     extra = tuple(next(iter(found.values())).extra)
     columns = ("model", f"loss ({task.loss.unit})", "perplexity", "accuracy", *extra, "samples")
