@@ -7,6 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
+PART = 1 << 20
+"""Numbers that are taken at a time."""
+
+
+def _mean_and_squares(x: torch.Tensor, dims: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean over dimensions, which are kept, and the sum of squared deviations from it, in float32."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean = x.mean(dims, keepdim=True)
+    return mean, (x - mean).square_().sum(dims, keepdim=True)
+
 
 @dataclass
 class Moments:
@@ -22,14 +32,21 @@ class Moments:
     def update(self, x: torch.Tensor, unit_dim: int) -> None:
         """Add the values of ``x``, whose dimension ``unit_dim`` is the unit.
 
-        What is summed up in float32 is at most a batch, around its own mean; memory is twice ``x``.
+        What is summed up in float32 is at most a batch, around its own mean. Batches are taken in parts
+        that stay in the cache: a copy of a large ``x`` would cost several times as much as the sums.
         """
         unit = unit_dim % x.ndim
-        x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-        inner = list(range(unit + 1, x.ndim)) or list(range(unit))  # contiguous where there are any
-        mean = x.mean(inner, keepdim=True)
-        squares = (x - mean).square_().sum(inner, keepdim=True)
-        means, parts = (t.movedim(unit, 0).flatten(1).double() for t in (mean, squares))  # [unit, part]
+        x = x.detach()
+        inner = [d for d in range(1, x.ndim) if d != unit]
+        if unit == 0 or not inner:  # units without a dimension of examples before, or nothing else
+            inner, split = [d for d in range(x.ndim) if d != unit], [x]
+        else:
+            split = list(x.split(max(1, PART * len(x) // max(1, x.numel()))))
+        found = [_mean_and_squares(part, inner) for part in split]
+        means, parts = (  # [unit, part]
+            torch.cat([t.movedim(unit, 0).flatten(1) for t in each], 1).double()
+            for each in zip(*found, strict=True)
+        )
         n = x.numel() // len(means)
         mean = means.mean(1)
         spread = (means - mean[:, None]).square().sum(1) * (n / means.shape[1])

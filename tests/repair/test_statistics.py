@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +25,24 @@ def test_batches_add_up_to_the_whole(sizes: list[int], unit_dim: int, offset: fl
     assert moments.count == rows.shape[1]
     assert torch.allclose(torch.as_tensor(moments.mean), rows.mean(1), rtol=1e-5)
     assert torch.allclose(moments.std(), rows.std(1, correction=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("unit_dim", [0, 1, 2, -1])
+def test_nor_does_it_matter_in_how_many_parts_a_batch_is_taken(
+    unit_dim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(7, 3, 4, 5, generator=torch.Generator().manual_seed(0)) + 2
+    found = []
+    for part in (1, 130, 1 << 20):
+        monkeypatch.setattr(sys.modules[Moments.__module__], "PART", part)
+        moments = Moments()
+        moments.update(x, unit_dim)
+        found.append(moments)
+    rows = x.double().movedim(unit_dim, 0).flatten(1)
+    for moments in found:
+        assert moments.count == rows.shape[1]
+        assert torch.allclose(torch.as_tensor(moments.mean), rows.mean(1), rtol=1e-6)
+        assert torch.allclose(moments.std(), rows.std(1, correction=0), rtol=1e-6)
 
 
 def test_a_constant_has_no_spread_worth_the_name() -> None:
