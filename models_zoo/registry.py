@@ -67,6 +67,12 @@ def build(name: str) -> nn.Module:
     return build_model(ZOO[name].model, torch.device("cpu")).module
 
 
+def untrained(name: str, seed: int) -> nn.Module:
+    """The network that the training of a checkpoint began with."""
+    torch.manual_seed(seed)
+    return build(name).eval()
+
+
 def checkpoint(name: str, seed: int) -> Path:
     """Where the weights of a zoo entry lie; the report of their training is the `.json` beside them."""
     return CHECKPOINTS / f"{name}-s{seed}.safetensors"
