@@ -30,9 +30,9 @@ on the *initial* weights, and these are averaged: no network in the average was 
 found in the end is largely decided in the beginning where such an average tells classes apart better than
 chance, 10 % (Benzing et al. 2022, arXiv 2209.07509). Beside it are averages of the initial weights as they
 are, and aligned by themselves. BatchNorm is measured anew on 2,000 training images in each column. Accuracy
-on test images in %: the mean with each network as the frame once, and the least to the largest. Three wide
-layers show it clearly, the more so the more are averaged; VGG hardly, for chance reaches 15 % elsewhere in the
-table; ten layers not at all.
+on test images in %: the mean with each network as the frame once, and the least to the largest.
+Three wide layers show it clearly, the more so the more are averaged; VGG hardly, for chance reaches 15 %
+elsewhere in the table; ten layers not at all.
 """
 
 

@@ -41,7 +41,7 @@ class Moments:
         if unit == 0 or not inner:  # units without a dimension of examples before, or nothing else
             inner, split = [d for d in range(x.ndim) if d != unit], [x]
         else:
-            split = list(x.split(max(1, PART * len(x) // max(1, x.numel()))))
+            split = list(torch.split(x, max(1, PART * len(x) // max(1, x.numel()))))
         found = [_mean_and_squares(part, inner) for part in split]
         means, parts = (  # [unit, part]
             torch.cat([t.movedim(unit, 0).flatten(1) for t in each], 1).double()
