@@ -165,7 +165,9 @@ def _check_rules(recipe: Recipe, graph: ModelGraph, faults: Faults) -> None:
 def _check_repairs(recipe: Recipe, graph: ModelGraph, data: Mapping[str, Batches], faults: Faults) -> None:
     """Those that were asked for apply to the network, and files of data have enough samples for them."""
     for _, step in recipe.steps:
-        names = faults.of(available, graph, step.repair.method, **step.repair.options) if step.data else None
+        fix, names = step.repair, None
+        if step.data:
+            names = faults.of(available, graph, fix.method, step.loss_name, **fix.options)
         batches = data.get(step.data.path, []) if step.data else []
         if set(names or ()) - {"temperature"} and len(batches) > 1:
             work, _ = split(batches)

@@ -136,11 +136,9 @@ def merge_all(recipe: Recipe, opened: Opened, say: Progress = silent, progress: 
     What no later merge names is taken out of ``opened.states``, and so are the candidates of earlier merges.
     """
     read, states, told = cache(load_data), opened.states, dict[str, Mapping[str, Any]]()
-    for _, step in recipe.steps:
-        supply = _supply(step, {}, read)
-        check_supply(
-            opened.model, next(iter(states.values())), supply, step, (opened.args, opened.kwargs), say
-        )
+    example, first = (opened.args, opened.kwargs), next(iter(states.values()))
+    for _, one in recipe.steps:
+        check_supply(opened.model, first, _supply(one, {}, read), one, example, say)
     proved = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
 
     def run(name: str, step: Recipe, held: set[str]) -> tuple[MergeResult, Supply]:
