@@ -136,9 +136,7 @@ def merge_all(recipe: Recipe, opened: Opened, say: Progress = silent, progress: 
     What no later merge names is taken out of ``opened.states``, and so are the candidates of earlier merges.
     """
     read, states, told = cache(load_data), opened.states, dict[str, Mapping[str, Any]]()
-    example, first = (opened.args, opened.kwargs), next(iter(states.values()))
-    for _, one in recipe.steps:
-        check_supply(opened.model, first, _supply(one, {}, read), one, example, say)
+    _check_data(recipe, opened, read, say)
     proved = trace_and_prove(opened.model, opened.args, opened.kwargs, recipe, say, progress)
 
     def run(name: str, step: Recipe, held: set[str]) -> tuple[MergeResult, Supply]:
@@ -157,6 +155,13 @@ def merge_all(recipe: Recipe, opened: Opened, say: Progress = silent, progress: 
     for step in earlier:
         run_through(*step)
     return Merged(told, *run(*last))
+
+
+def _check_data(recipe: Recipe, opened: Opened, read: Callable[[str], Batches], say: Progress) -> None:
+    """The data of all steps, before anything takes long."""
+    first, example = next(iter(opened.states.values())), (opened.args, opened.kwargs)
+    for _, step in recipe.steps:
+        check_supply(opened.model, first, _supply(step, {}, read), step, example, say)
 
 
 def _supply(step: Recipe, states: Mapping[str, State], read: Callable[[str], Batches]) -> Supply:
