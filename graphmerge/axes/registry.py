@@ -114,7 +114,12 @@ class Call:
             self.settle(v)
             for axis in range(v.rank):
                 self.fix(v, axis, reason)
-        return [fixed_value(name, shape) for name, shape in self.outputs]
+        results = [fixed_value(name, shape) for name, shape in self.outputs]
+        for v in results:
+            for axis, n in enumerate(v.shape):
+                if n > 1:
+                    self.u.fix((v.name, axis), reason)
+        return results
 
 
 RuleFunction = Callable[[Call], list[Value]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphmerge.errors import InputError, listing, refusal
-from graphmerge.trace.export import ties
+from graphmerge.trace.memory import ties
 
 
 @dataclass(frozen=True)

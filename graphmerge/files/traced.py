@@ -59,8 +59,11 @@ def cached_program(
         progress(f"traced anew, for {changed[0]} has changed")
     fresh = exported(model, args, kwargs, progress)
     program = program_of(model, fresh, (args, kwargs))
-    progress(f"keeping the trace in {folder}")
-    _save(fresh, model, folder)
+    if program.shared:  # an archive does not tell in whose memory a constant lies
+        progress("the trace is not kept, for tensors of the model share memory")
+    else:
+        progress(f"keeping the trace in {folder}")
+        _save(fresh, model, folder)
     return program
 
 

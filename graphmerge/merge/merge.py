@@ -17,7 +17,7 @@ from graphmerge.merge.tensors import require_same_tensors
 from graphmerge.options import Value, read_options
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
-from graphmerge.trace.export import ties as tied_names
+from graphmerge.trace.memory import ties as tied_names
 from graphmerge.trace.run import State, state_of
 
 Data = Iterable[Any]

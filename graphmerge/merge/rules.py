@@ -9,7 +9,7 @@ import torch
 from graphmerge.errors import UsageError
 from graphmerge.merge.job import fitting
 from graphmerge.symmetry import ModelGraph
-from graphmerge.trace.export import ties
+from graphmerge.trace.memory import ties
 from graphmerge.trace.run import State
 
 

@@ -166,19 +166,21 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
     placeholders: dict[str, Any] = {}
     parameters: dict[str, Value] = {}
     for node_name, t in program.tensors.items():
+        meets = next((program.shared[n] for n in t.names if n in program.shared), None)
         if t.is_buffer and not t.dtype.is_floating_point:
-            placeholders[node_name] = fixed_value(t.name, t.shape)
+            value = _still(u, fixed_value(t.name, t.shape), Where("buffer", t.name), "buffer of whole numbers")
+        elif meets is None:
+            value = parameters[t.name] = Value(t.name, t.shape, None)
         else:
-            placeholders[node_name] = parameters[t.name] = Value(t.name, t.shape, None)
-    for node_name, value in program.constants.items():
-        u.where = Where("constant", node_name, "")
-        placeholders[node_name] = constant_value(node_name, value)
-        for axis, x in enumerate(placeholders[node_name].labels):
-            if x is FIXED:
-                u.fix((node_name, axis), "constant of the model")
+            value = fixed_value(t.name, t.shape)
+            parameters[t.name] = _still(u, value, Where("tensor", meets), "its memory is also another tensor's")
+        placeholders[node_name] = value
+    for name, constant in program.constants.items():
+        value = constant_value(name, constant)
+        placeholders[name] = _still(u, value, Where("constant", name), "constant of the model")
     meta = {n.name: n.meta.get("val") for n in program.graph.graph.nodes if n.op == "placeholder"}
-    for node_name in program.inputs:
-        placeholders[node_name] = _input(u, node_name, meta.get(node_name))
+    for name in program.inputs:
+        placeholders[name] = _input(u, name, meta.get(name))
     layout = lay_out(program)
     reader = Reader(u, registry, layout=layout)
     result = reader.read(program.graph, {**dict.fromkeys(meta), **placeholders})
@@ -194,11 +196,16 @@ def _input(u: Universe, name: str, example: Any) -> Any:
     shape = tuple(example.shape)
     if not all(isinstance(n, int) for n in shape):
         raise TraceError(f"input {name} has a symbolic shape {shape}; graphmerge traces static shapes")
-    u.where = Where("input", name, "")
-    for axis, n in enumerate(shape):
-        if n > 1:
-            u.fix((name, axis), "input")
-    return fixed_value(name, shape)
+    return _still(u, fixed_value(name, shape), Where("input", name), "input")
+
+
+def _still(u: Universe, value: Value, where: Where, reason: str) -> Value:
+    """The value, with a record for people of why dimensions of it are fixed."""
+    u.where = where
+    for axis, x in enumerate(value.labels or ()):
+        if x is FIXED:
+            u.fix((value.name, axis), reason)
+    return value
 
 
 def _fix_outputs(u: Universe, result: Any) -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphmerge.errors import UsageError, refusal
 from graphmerge.symmetry.graph import ModelGraph
 from graphmerge.symmetry.groups import SymmetryGroup
-from graphmerge.trace.export import ties
+from graphmerge.trace.memory import ties
 from graphmerge.trace.run import call, functional
 
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from graphmerge.errors import TraceError, listing, out_of_memory, refusal
 from graphmerge.progress import Progress, silent
+from graphmerge.trace.memory import overlaps, ties
 from graphmerge.trace.program import Program, Tensor
 from graphmerge.trace.source import of_torch
 
@@ -164,33 +165,35 @@ def _refusal(model: nn.Module, error: Exception, does_not_run: str) -> TraceErro
 
 def program_of(model: nn.Module, program: ExportedProgram, example: Any) -> Program:
     """The graph of an exported model, with what each of its placeholders is."""
-    state = program.state_dict
-    aliases = ties(model.state_dict())
+    state = model.state_dict()
+    aliases = ties(state)
     tensors: dict[str, Tensor] = {}
     constants: dict[str, torch.Tensor] = {}
     inputs: dict[str, str] = {}
-    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
     for spec in program.graph_signature.input_specs:
         name, target = spec.arg.name, spec.target
         persistent = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
         if persistent and target is not None:
-            t = state[target]
+            t = program.state_dict[target]
             names = (target, *(a for a in aliases.get(target, ()) if a != target))
             tensors[name] = Tensor(names, tuple(t.shape), t.dtype, spec.kind is InputKind.BUFFER)
         elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR) and target is not None:
             constants[name] = program.constants[target]
         else:
             inputs[name] = name
+    _read_under_one_name(program.graph_module.graph, tensors)
+    used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}
     read = {n for p, t in tensors.items() if p in used for n in t.names}
-    unused = tuple(n for n in model.state_dict() if n not in read)
+    unused = tuple(n for n in state if n in aliases and n not in read)
     live = {p: t for p, t in tensors.items() if p in used}
-    return Program(program.graph_module, live, constants, inputs, unused, example)
+    return Program(program.graph_module, live, constants, inputs, unused, example, overlaps(state, constants))
 
 
-def ties(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, ...]]:
-    """For each name all names of the same memory; storages tell, on the meta device as well."""
-    groups: dict[object, list[str]] = {}
-    for name, t in state.items():
-        view = (t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype)
-        groups.setdefault(view, []).append(name)
-    return {n: tuple(names) for names in groups.values() for n in names}
+def _read_under_one_name(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> None:
+    """Let all that reads a tensor read the first placeholder of its memory: one tensor, with one set of axes."""
+    first: dict[frozenset[str], fx.Node] = {}
+    for node in graph.find_nodes(op="placeholder"):
+        if node.name in tensors:
+            one = first.setdefault(frozenset(tensors[node.name].names), node)
+            if one is not node:
+                node.replace_all_uses_with(one)

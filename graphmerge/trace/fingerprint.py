@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from graphmerge.trace.export import KEEP, ties
+from graphmerge.trace.export import KEEP
+from graphmerge.trace.memory import ties
 from graphmerge.trace.source import of_torch
 
 _PLAIN = (
@@ -45,7 +46,7 @@ def fingerprint(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     state = model.state_dict()
     tied = ties(state)
     for name, t in state.items():
-        tokens += [name, *_outside(t), repr(tied.get(name))]
+        tokens += [name, *(_outside(t) if name in tied else seen.tokens(t)), repr(tied.get(name))]
     for path, module in model.named_modules(remove_duplicate=False):
         tokens += ["module", path, *seen.tokens(module)]
     for x in (*args, *(kwargs[k] for k in sorted(kwargs))):

@@ -33,7 +33,8 @@ class Program:
 
     ``tensors`` maps placeholders to the parameters and persistent buffers they stand for,
     ``constants`` to tensors that are no part of the state dict, ``inputs`` to the names of the
-    model's inputs. ``unused`` are state dict entries that the graph never reads.
+    model's inputs. ``unused`` are state dict entries that the graph never reads; ``shared`` are those
+    whose memory is, in another layout, that of another tensor, with its name.
     """
 
     graph: fx.GraphModule
@@ -42,6 +43,7 @@ class Program:
     inputs: Mapping[str, str]
     unused: tuple[str, ...]
     example: tuple[tuple[object, ...], Mapping[str, object]]
+    shared: Mapping[str, str]
 
 
 def module_path(node: fx.Node) -> str:

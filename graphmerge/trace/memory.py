@@ -1,0 +1,44 @@
+"""Which tensors of a model lie in one memory: storages tell, on the meta device as well."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+
+def ties(state: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """For each name all names of the same memory in the same layout; what is no tensor is left out."""
+    groups: dict[object, list[str]] = {}
+    for name, t in _tensors(state):
+        view = (t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype)
+        groups.setdefault(view, []).append(name)
+    return {n: tuple(names) for names in groups.values() for n in names}
+
+
+def overlaps(state: Mapping[str, Any], constants: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """For each name in ``state`` another tensor of which the memory meets its own in another layout.
+
+    To move the units of either would rearrange the other. A constant of the model (a tensor in a list,
+    a view kept as an attribute, a buffer that is not saved) is never moved, in whatever layout.
+    """
+    tied = ties(state)
+    places = defaultdict(list)
+    for name, t in (*_tensors(state), *_tensors(constants)):
+        start = t.storage_offset() * t.itemsize
+        extent = (1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))) * t.itemsize
+        if t.numel():
+            places[t.untyped_storage()._cdata].append((name, start, start + extent))
+    return {
+        a: b
+        for same in places.values()
+        for a, start, end in same
+        for b, first, last in same
+        if a in tied and b not in tied[a] and start < last and first < end
+    }
+
+
+def _tensors(named: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    return ((n, t) for n, t in named.items() if isinstance(t, torch.Tensor))
