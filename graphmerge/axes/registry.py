@@ -86,7 +86,8 @@ class Call:
         held = value.positions
         if held is not None and held.role != "count" and not isinstance(held.labels, Whole):
             self.u.tie(held.labels, FIXED, held.axis)
-            self.u.fix(held.place, "its positions are chosen by number")
+            equal = "of equal scores one is chosen by its place"
+            self.u.fix(held.place, equal if held.role == "place" else "its positions are chosen by number")
 
     def result(self, grid: Grid, source: Value, dims: Mapping[int, int] | None = None) -> list[Value]:
         """The single output with these labels; ``dims`` maps source dimensions to those of the output."""
@@ -204,7 +205,35 @@ class Registry:
             results = call.relate(rule, *call.tensors()) if isinstance(rule, str) else rule(call)
         if integers == "carry":
             _hand_on(call.tensors(), results, carried)
+        if _is_coarse(call, pointwise or integers == "carry"):
+            for value in results:
+                value.coarse = True
         return results
+
+
+_CLIPS = frozenset(
+    f"aten.{op}"
+    for op in (
+        "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "clamp", "clamp_min", "clamp_max", "threshold",
+        "hardshrink", "softshrink", "sign", "sgn", "heaviside", "floor", "ceil", "round", "trunc", "maximum",
+        "minimum",
+    )
+)  # fmt: skip
+"""Operators that make one number of many."""
+
+_KEEPS_ORDER = frozenset(f"aten.{op}" for op in ("softmax", "_softmax", "log_softmax", "_log_softmax"))
+
+
+def _is_coarse(call: Call, by_element: bool) -> bool:
+    """Whether results may be equal at several positions: clipped here, or made by element of what is.
+
+    Truth values beside floats do not count: what a mask leaves out is not chosen.
+    """
+    given = call.tensors()
+    floats = [v for v in given if v.dtype is None or v.dtype.is_floating_point]
+    carried = any(v.coarse for v in (floats if len(given) > 1 else given))
+    whole = len(given) == 1 and floats == []
+    return call.op in _CLIPS or (carried or whole) and (by_element or call.op in _KEEPS_ORDER)
 
 
 def _without_extent(call: Call) -> list[Value] | None:

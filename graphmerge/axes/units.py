@@ -72,9 +72,10 @@ class Link:
 class Positions:
     """What integers say of a dimension: they change as the units of that dimension move.
 
-    ``role`` "position": each names a position along it (what a router chose); "count": how often that
-    position is named; "offset": where its entries end when all stand sorted; "order": each entry is
-    named once, in that sorted order.
+    ``role`` "position": each names a position along it (what a router chose); "place": so it does, but one
+    of several that hold the same number is named by its place; "count": how often that position is named;
+    "offset": where its entries end when all stand sorted; "order": each entry is named once, in that
+    sorted order.
     ``labels`` are those of the dimension (along ``axis`` where they vary along others), ``place`` is its
     tensor and dimension for people, ``source`` the tensor that first held these integers: they were not
     chosen from since, at most reordered.
@@ -84,7 +85,7 @@ class Positions:
     axis: int
     place: tuple[str, int]
     source: str
-    role: Literal["position", "count", "offset", "order"] = "position"
+    role: Literal["position", "place", "count", "offset", "order"] = "position"
 
     def names_the_same(self, other: Positions | None) -> bool:
         """Whether both stand for the same units in the same way."""
@@ -106,7 +107,8 @@ class Value:
     """A tensor as the rules see it. ``labels`` is None for a parameter nobody has read yet.
 
     ``positions`` is there where its integers stand for positions of a dimension that may move;
-    ``counted`` is a dimension along which it is 0, 1, 2, ... and nothing else.
+    ``counted`` is a dimension along which it is 0, 1, 2, ... and nothing else. ``coarse`` values may be
+    equal at several positions, whatever the weights are: clipped, rounded, or made of such values.
 
     ``routed`` names, for a dimension, the index tensor that chose what stands at its positions
     (which expert serves a token). That is not known when tracing: the labels of other dimensions
@@ -120,6 +122,7 @@ class Value:
     positions: Positions | None = None
     counted: int | None = None
     dtype: torch.dtype | None = None
+    coarse: bool = False
 
     def __post_init__(self) -> None:
         for x in self.labels or ():

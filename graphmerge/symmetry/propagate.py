@@ -168,7 +168,7 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
     for node_name, t in program.tensors.items():
         meets = next((program.shared[n] for n in t.names if n in program.shared), None)
         if t.is_buffer and not t.dtype.is_floating_point:
-            value = _still(u, fixed_value(t.name, t.shape), Where("buffer", t.name), "buffer of whole numbers")
+            value = _still(u, fixed_value(t.name, t.shape), Where("buffer", t.name), "buffer of no floats")
         elif meets is None:
             value = parameters[t.name] = Value(t.name, t.shape, None)
         else:

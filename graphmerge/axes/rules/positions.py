@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -48,8 +49,15 @@ def choice(call: Call) -> list[Value]:
         own = own.ravel()
     indices = results[-1]
     at = 0 if isinstance(own, Whole) or own.ndim == 1 else axis
-    indices.positions = Positions(own, at, (x.name, axis), indices.name)
+    indices.positions = Positions(own, at, (x.name, axis), indices.name, _role(x))
     return results
+
+
+def _role(scores: Value) -> Literal["position", "place"]:
+    """How the largest of ``scores`` is named: by its place where others may be as large."""
+    whole = scores.dtype is not None and not scores.dtype.is_floating_point
+    distinct = scores.positions is not None and scores.positions.role == "order"
+    return "place" if scores.coarse or (whole and not distinct) else "position"
 
 
 def _units(x: Value) -> IntArray | None:
