@@ -48,8 +48,9 @@ def relate(
     results = [(s, _fit(d, len(s), n)) for (n, s), d in zip(outputs, rule.outputs, strict=True)]
     size = _letter_sizes([*terms, *results], dict(sizes or {}), text)
     tensors = [_spread(u, v, d, size) for (v, _), (_, d) in zip(present, terms, strict=True)]
-    routed = _one_routing(u, tensors)
-    everything = [*tensors, *(_empty(d, s) for s, d in results)]
+    returned = [_empty(d, s) for s, d in results]
+    routed = _one_routing(u, tensors, returned)
+    everything = [*tensors, *returned]
     labels = _unify(u, everything, size, rule.fixed, evenly)
     for t in tensors:
         _label_parameter(u, t, labels, size)
@@ -116,14 +117,19 @@ def _letters(dims: tuple[Dim, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _one_routing(u: Universe, tensors: Sequence[Tensor]) -> dict[str, str]:
-    """Letters routed by one index tensor, wherever an order depends on them; others lose their routing."""
+def _one_routing(u: Universe, tensors: Sequence[Tensor], results: Sequence[Tensor]) -> dict[str, str]:
+    """Letters routed by one index tensor, wherever an order depends on them; others lose their routing.
+
+    So do all that an index routes where one of them is summed over: the sum is that of several choices.
+    """
     keys: dict[str, set[str]] = {}
     for t in tensors:
         for axis, letter in enumerate(t.letters):
             if t.grid and any(axis in dependences(x, k) for k, x in enumerate(t.grid.labels)):
                 keys.setdefault(letter, set()).add(t.routed().get(letter, ""))
-    mixed = {letter for letter, found in keys.items() if len(found) > 1}
+    kept = [set(t.letters) for t in results]
+    summed = {key for t in tensors for x, key in t.routed().items() if any(x not in k for k in kept)}
+    mixed = {letter for letter, found in keys.items() if len(found) > 1 or found & summed}
     for t in tensors:
         if t.grid and mixed & t.routed().keys():
             t.grid = unrouted(u, t.grid, [k for k, letter in enumerate(t.letters) if letter in mixed])

@@ -109,6 +109,7 @@ class Value:
     ``positions`` is there where its integers stand for positions of a dimension that may move;
     ``counted`` is a dimension along which it is 0, 1, 2, ... and nothing else. ``coarse`` values may be
     equal at several positions, whatever the weights are: clipped, rounded, or made of such values.
+    ``known`` is the content of a vector of integers that is a constant of the model.
 
     ``routed`` names, for a dimension, the index tensor that chose what stands at its positions
     (which expert serves a token). That is not known when tracing: the labels of other dimensions
@@ -123,6 +124,7 @@ class Value:
     counted: int | None = None
     dtype: torch.dtype | None = None
     coarse: bool = False
+    known: IntArray | None = None
 
     def __post_init__(self) -> None:
         for x in self.labels or ():
@@ -143,7 +145,10 @@ def constant_value(name: str, t: torch.Tensor) -> Value:
     if t.device.type == "meta" or t.numel() == 0:
         return fixed_value(name, tuple(t.shape))
     uniform = [bool((t == t.narrow(k, 0, 1)).all()) for k in range(t.ndim)]
-    return Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
+    value = Value(name, tuple(t.shape), [ANY if same else FIXED for same in uniform])
+    if t.ndim == 1 and t.dtype in (torch.int32, torch.int64):
+        value.known = t.cpu().numpy().astype(np.int64)
+    return value
 
 
 Tag = tuple[str, int, int]

@@ -50,6 +50,14 @@ def _fix(reader: Subgraphs, node: fx.Node, args: Sequence[Any]) -> Any:
     return results[0] if results else None
 
 
+def _with_effects(reader: Subgraphs, node: fx.Node, args: Sequence[Any]) -> Any:
+    """with_effects(token, operator, ...) -> (token, ...): a check or a message, mostly without a result"""
+    if shape_of(node)[1:]:
+        return _fix(reader, node, args)
+    _call(reader, node, {"told": _values(args)}).fix_all("its values are checked")
+    return [None]
+
+
 def _values(args: Sequence[Any]) -> list[Value]:
     """Every tensor among nested arguments."""
     nested = [v for a in args for v in (_values(a) if isinstance(a, list | tuple) else [a])]
@@ -194,4 +202,5 @@ _TABLE: dict[str, Enter] = {
     "map_impl": _map,
     "scan": _scan,
     "while_loop": _while_loop,
+    "with_effects": _with_effects,
 }

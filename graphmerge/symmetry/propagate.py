@@ -173,7 +173,9 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
             value = parameters[t.name] = Value(t.name, t.shape, None)
         else:
             value = fixed_value(t.name, t.shape)
-            parameters[t.name] = _still(u, value, Where("tensor", meets), "its memory is also another tensor's")
+            parameters[t.name] = _still(
+                u, value, Where("tensor", meets), "its memory is also another tensor's"
+            )
         placeholders[node_name] = value
     for name, constant in program.constants.items():
         value = constant_value(name, constant)

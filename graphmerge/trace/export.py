@@ -33,6 +33,7 @@ KEEP = (
     "pixel_unshuffle", "channel_shuffle", "gelu", "silu", "hardswish", "hardsigmoid", "mish", "softplus",
     "elu", "leaky_relu", "glu", "softmax.int", "dropout", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d",
     "upsample_bilinear2d.vec", "upsample_nearest2d.vec", "_grouped_mm", "prelu", "roll", "flip", "bilinear",
+    "select_scatter", "max_unpool2d", "max_unpool3d",
 )  # fmt: skip
 """Composites that torch.export must not take apart."""
 
@@ -190,10 +191,10 @@ def program_of(model: nn.Module, program: ExportedProgram, example: Any) -> Prog
 
 
 def _read_under_one_name(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> None:
-    """Let all that reads a tensor read the first placeholder of its memory: one tensor, with one set of axes."""
+    """Let all that reads a tensor read one placeholder of its memory: one tensor, with one set of axes."""
     first: dict[frozenset[str], fx.Node] = {}
     for node in graph.find_nodes(op="placeholder"):
-        if node.name in tensors:
+        if node.name in tensors and node.users:
             one = first.setdefault(frozenset(tensors[node.name].names), node)
             if one is not node:
                 node.replace_all_uses_with(one)

@@ -80,8 +80,9 @@ SLICE = [
     Case(ATEN.slice_scatter.default, (t(6, 5), t(2, 5), 0, 1, 3)),
     Case(ATEN.slice_scatter.default, (t(6, 5), t(6, 2), 1, 0, 2), note="at the start"),
     Case(ATEN.slice_scatter.default, (t(6, 5), t(6, 5), 1), note="all"),
-    Case(ATEN.slice_scatter.default, (t(6, 5), t(3, 5), 0, 0, 6, 2), note="strided",
-         fixed={"self": (0, 1), "src": (0, 1)}, because="too rare for a rule"),
+    Case(ATEN.slice_scatter.default, (t(6, 5), t(3, 5), 0, 0, 6, 2), note="strided"),
+    Case(ATEN.select_scatter.default, (t(6, 5), t(5), 0, 2)),
+    Case(ATEN.select_scatter.default, (t(2, 6), t(2), 1, -1), note="negative"),
 ]  # fmt: skip
 
 CAT = [

@@ -61,7 +61,9 @@ def test_scores_that_differ_move_with_what_they_choose(scores: str) -> None:
 
 def test_largest_values_do_not_tell_where_they_stood() -> None:
     """Only the places depend on the order of equal scores, not the values."""
-    model = Small(lambda m, x: m.out(torch.relu(m.score(x)).topk(2)[0]), score=linear(WIDTH, UNITS), out=linear(2, 3))
+    model = Small(
+        lambda m, x: m.out(torch.relu(m.score(x)).topk(2)[0]), score=linear(WIDTH, UNITS), out=linear(2, 3)
+    )
     graph = gm.trace(model, (torch.randn(5, WIDTH),), strict=True)
     assert [g.size for g in graph.groups] == [UNITS]
 

@@ -63,6 +63,14 @@ def indexed(m: Mixture, h: Tensor) -> Tensor:
     return gate[:, None] * torch.bmm(hidden, m.down[chosen])[:, 0]
 
 
+def indexed_twice(m: Mixture, h: Tensor) -> Tensor:
+    """The two best experts of each token: their weights are picked by an index [token, 2]."""
+    gates, chosen = m.router(h).topk(2)
+    hidden = torch.einsum("tw,tkwh->tkh", h, m.up[chosen]).tanh()
+    served = torch.einsum("tkh,tkhw->tkw", hidden, m.down[chosen])
+    return (gates.softmax(-1)[..., None] * served).sum(1)
+
+
 def masked_groups(m: Mixture, h: Tensor) -> Tensor:
     """Two groups of two experts; the better group is chosen first, as in DeepSeek-V3."""
     scores = m.router(h).sigmoid()
@@ -88,7 +96,7 @@ def sorted_and_added(m: Mixture, h: Tensor) -> Tensor:
     return torch.zeros_like(h).index_add(0, order, served)
 
 
-FREE = [soft, one_hot, scattered, gathered, indexed, sorted_and_back, sorted_and_added]
+FREE = [soft, one_hot, scattered, gathered, indexed, indexed_twice, sorted_and_back, sorted_and_added]
 
 
 @pytest.mark.parametrize("combine", FREE)
@@ -110,6 +118,21 @@ def test_experts_in_groups_move_within_them_and_with_them() -> None:
     graph = gm.trace(model, (torch.randn(7, 3),), strict=True)
     sizes = {(g.size, g.copies) for g in graph.groups if ("router.weight", 0) in g.members}
     assert sizes == {(2, 1), (2, 2)}
+    assert gm.verify(graph, model).passed
+
+
+def test_experts_picked_in_two_orders_have_one_order_inside() -> None:
+    """The hidden units of one expert meet those of another, so that all must agree."""
+
+    def crossed(m: Mixture, h: Tensor) -> Tensor:
+        chosen = m.router(h).topk(2)[1]
+        hidden = torch.einsum("tw,tkwh->tkh", h, m.up[chosen]).tanh()
+        return torch.einsum("tkh,tkhw->tw", hidden, m.down[chosen.flip(-1)])
+
+    model = Mixture(crossed)
+    graph = gm.trace(model, (torch.randn(7, 3),), strict=True)
+    moved = {(g.size, g.copies) for g in graph.groups if {("up", 0), ("up", 2)} & set(g.members)}
+    assert moved == {(EXPERTS, 1), (HIDDEN, 1)}
     assert gm.verify(graph, model).passed
 
 

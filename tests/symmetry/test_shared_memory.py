@@ -78,7 +78,9 @@ def change(graph: gm.ModelGraph, model: nn.Module) -> float:
     """Largest change of the live module's outputs when a random symmetry is loaded."""
     x = torch.randn(4, 6)
     before = model(x)
-    model.load_state_dict(graph.random_transform(1).apply({n: t.clone() for n, t in model.state_dict().items()}))
+    model.load_state_dict(
+        graph.random_transform(1).apply({n: t.clone() for n, t in model.state_dict().items()})
+    )
     return float((model(x) - before).abs().max())
 
 
@@ -105,7 +107,9 @@ def test_two_parameters_of_one_memory_are_one_tensor() -> None:
 
 def test_two_parameters_of_one_memory_still_move() -> None:
     torch.manual_seed(0)
-    model = Small(lambda m, x: chain(m, m.i(x)), i=linear(6, 5), a=linear(5, 5), b=linear(5, 5), c=linear(5, 2))
+    model = Small(
+        lambda m, x: chain(m, m.i(x)), i=linear(6, 5), a=linear(5, 5), b=linear(5, 5), c=linear(5, 2)
+    )
     model.b.weight = nn.Parameter(model.a.weight.data)
     graph = gm.trace(model, (torch.randn(4, 6),))
     (group,) = graph.groups

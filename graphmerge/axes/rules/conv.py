@@ -49,6 +49,14 @@ def pool_with_indices(call: Call) -> list[Value]:
     return call.relate(f"... {space} -> ... {out}, ... {out} | {space} {out}", call["self"])
 
 
+@RULES.rule("aten.max_unpool2d", "aten.max_unpool3d")
+def unpool(call: Call) -> list[Value]:
+    """max_unpool2d(self [n, c, h, w], indices alike, output_size): each channel put back to places of its own"""
+    rank = 3 if "3d" in call.op else 2
+    space, out = _letters(rank, "x"), _letters(rank, "y")
+    return call.relate(f"... {space}, ... {space} -> ... {out} | {space} {out}", *call.tensors())
+
+
 @RULES.rule("aten.grid_sampler_2d")
 def grid_sampler(call: Call) -> list[Value]:
     """grid_sampler_2d(input [n, c, h, w], grid [n, y, x, 2]) -> [n, c, y, x]"""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
-from graphmerge.axes.grid import Grid, dependences
+from graphmerge.axes.grid import Grid, dependences, take
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.routing import route
 from graphmerge.axes.units import ANY, FIXED, Labels, Positions, Value, Whole
@@ -34,7 +35,12 @@ def index(call: Call) -> list[Value]:
     rank = max(v.rank for v in indices.values())
     if len(call.outputs[0][1]) != x.rank - len(indices) + rank:
         return call.fix_all("indexed by a mask")
-    if list(indices) == [0] and rank == 1 and (routed := _routed_rows(call, x, indices[0])):
+    (axis, first), *others = indices.items()
+    if first.known is not None and not others:  # constants of the model: told before the data is there
+        call.settle(x)
+        picked = take(call.u, call.grid(x, [axis]), axis, first.known % x.shape[axis])
+        return call.result(picked, x)
+    if list(indices) == [0] and rank > 0 and (routed := _routed_rows(call, x, indices[0])):
         return routed
     letters = [f"x{k}" for k in range(x.rank)]
     terms, into = _terms(indices, letters)
@@ -83,22 +89,33 @@ def _named_places(call: Call, x: Value, indices: Mapping[int, Value]) -> tuple[l
 
 
 def _routed_rows(call: Call, x: Value, rows: Value) -> list[Value] | None:
-    """Rows chosen by data, each with an order of its own (the weights of each token's expert)."""
+    """Rows chosen by data, each with an order of its own (the weights of each token's experts)."""
     grid = call.grid(x)
-    by_mask = rows.shape[0] != call.outputs[0][1][0]
+    by_mask = rows.shape != call.outputs[0][1][: rows.rank]
     if by_mask or not any(0 in dependences(labels, k) for k, labels in enumerate(grid.labels)):
         return None
     named = call.named(rows, x.shape[0])
-    chosen = route(call.u, grid, 0, rows.shape[0], (named.labels or [FIXED])[0])
+    chosen = route(call.u, grid, 0, prod(rows.shape), (named.labels or [FIXED])[0])
     if chosen is None:
         return None
     if _settled(named):
         call.u.fix((x.name, 0), "rows are chosen by number")
     call.u.link((x.name, 0), (named.name, 0))
-    labels = [(rows.labels or [FIXED])[0], *chosen.labels[1:]]
-    labels[0] = labels[0] if isinstance(labels[0], Whole) else labels[0].reshape(-1, *[1] * (x.rank - 1))
-    source = Value(x.name, chosen.shape, labels, {0: rows.name})
-    return call.result(Grid(chosen.shape, tuple(labels)), source)
+    lead = [
+        v if isinstance(v, Whole) else v.reshape(*v.shape, *[1] * (x.rank - 1)) for v in rows.labels or ()
+    ]
+    rest = [_laid_out(v, rows.shape) for v in chosen.labels[1:]]
+    shape = (*rows.shape, *x.shape[1:])
+    source = Value(x.name, shape, [*lead, *rest], dict.fromkeys(range(rows.rank), rows.name))
+    return call.result(Grid(shape, (*lead, *rest)), source)
+
+
+def _laid_out(labels: Labels, rows: tuple[int, ...]) -> Labels:
+    """Labels along whose first dimension rows were chosen one after the other, in the shape of the index."""
+    if isinstance(labels, Whole):
+        return labels
+    lead = rows if labels.shape[0] > 1 else (1,) * len(rows)
+    return labels.reshape(*lead, *labels.shape[1:])
 
 
 @RULES.rule("aten.index_put", "aten._unsafe_index_put", "aten.index_add", "aten.index_copy", integers="read")

@@ -18,9 +18,17 @@ _SAME = (
 )
 _OTHER = ("_conj", "_neg_view", "dropout", "feature_dropout", "hardswish", "imag", "log_sigmoid", "real")
 
-RULES.texts({f"aten.{name}": "... -> ..." for name in _SAME}, integers="carry")
 RULES.texts({f"aten.{name}": "... -> ..." for name in _OTHER})
 RULES.texts({"aten.native_dropout": "... -> ..., ..."})
+
+
+@RULES.rule(*(f"aten.{name}" for name in _SAME), integers="carry")
+def same(call: Call) -> list[Value]:
+    """clone(self): the same numbers"""
+    (x,) = call.tensors()
+    results = call.relate("... -> ...", x)
+    results[0].known = x.known
+    return results
 
 
 @RULES.rule("aten.prelu", "aten._prelu_kernel")

@@ -132,23 +132,39 @@ def compare(call: Call) -> list[Value]:
     tensors = call.tensors()
     if len(tensors) == 1:
         return _against(call, tensors[0], call["other"])
-    alike = _told_apart(tensors) if call.op in ("aten.eq", "aten.ne") else None
+    alike = _told_apart(call, tensors) if call.op in ("aten.eq", "aten.ne") else None
     for value in tensors if alike is None else ():
         call.settle(value)
     return call.relate("..., ... -> ...", *(alike or tensors))
 
 
-def _told_apart(tensors: list[Value]) -> list[Value] | None:
-    """Two tensors that name positions of one dimension, a tensor 0, 1, 2, ... named as its positions."""
+def _told_apart(call: Call, tensors: list[Value]) -> list[Value] | None:
+    """Two tensors that name positions of one dimension, a tensor 0, 1, 2, ... named as its positions.
+
+    0, 1, 2, ... against itself along another dimension is the identity matrix, in any order of both.
+    """
     for a, b in (tensors, tensors[::-1]):
-        units, axis = _units(a), b.counted
+        units = _units(a)
         if units is not None and a.positions and a.positions.names_the_same(b.positions):
             return tensors
-        if units is not None and axis is not None and b.shape[axis] == len(units):
-            labels = list(b.labels or ())
-            labels[axis] = units.reshape([-1 if k == axis else 1 for k in range(b.rank)])
-            return [a, Value(b.name, b.shape, labels)]
-    return None
+        if units is not None and (named := _naming(b, units)):
+            return [a, named]
+    a, b = tensors
+    if a.counted is None or b.counted is None or a.counted - a.rank == b.counted - b.rank:
+        return None
+    units = call.u.new((a.shape[a.counted],))
+    one, other = _naming(a, units), _naming(b, units)
+    return [one, other] if one and other else None
+
+
+def _naming(value: Value, units: IntArray) -> Value | None:
+    """A tensor 0, 1, 2, ... with these units along its dimension; None where it has another size."""
+    axis = value.counted
+    if axis is None or value.shape[axis] != len(units):
+        return None
+    labels = list(value.labels or ())
+    labels[axis] = units.reshape([-1 if k == axis else 1 for k in range(value.rank)])
+    return Value(value.name, value.shape, labels)
 
 
 def _against(call: Call, x: Value, number: float) -> list[Value]:

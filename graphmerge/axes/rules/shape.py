@@ -219,21 +219,25 @@ def _constant(grid: Grid, axis: int, size: int) -> Grid:
     return Grid(shape, tuple(whole if k == axis else ANY for k in range(grid.rank)))
 
 
-@RULES.rule("aten.slice_scatter")
-def slice_scatter(call: Call) -> list[Value]:
-    """slice_scatter(self, src, int dim, SymInt? start, SymInt? end, SymInt step)"""
+@RULES.rule("aten.slice_scatter", "aten.select_scatter")
+def write(call: Call) -> list[Value]:
+    """slice_scatter(self, src, int dim, SymInt? start, end, step), select_scatter(self, src, int dim, SymInt index)
+
+    The rest and what is written are laid side by side and brought into order.
+    """
     x, src = call["self"], call["src"]
     axis = call["dim"] % x.rank
-    index = np.arange(x.shape[axis])[call["start"] : call["end"] : call["step"]]
-    if len(index) == x.shape[axis]:
-        return call.result(call.grid(src), src)
-    if call["step"] != 1:
-        return call.fix_all("written to with a stride")
-    call.u.link((x.name, axis), (src.name, axis))
-    cuts = [np.arange(index[0]), np.arange(index[-1] + 1, x.shape[axis])]
-    before, after = (take(call.u, call.grid(x), axis, c) for c in cuts)
-    parts = [g for g in (before, call.grid(src), after) if g.shape[axis] > 0]
-    return call.result(concat(call.u, parts, axis), x)
+    places, written = np.arange(x.shape[axis]), call.grid(src)
+    if "index" in call.args:
+        index, written = places[[call["index"]]], insert_dims(written, [axis])
+    else:
+        index = places[call["start"] : call["end"] : call["step"]]
+        call.u.link((x.name, axis), (src.name, axis))
+    rest = np.setdiff1d(places, index)
+    if not len(rest):
+        return call.result(written, x)
+    laid = concat(call.u, [take(call.u, call.grid(x), axis, rest), written], axis)
+    return call.result(take(call.u, laid, axis, np.argsort([*rest, *index])), x)
 
 
 @RULES.rule("aten.unfold")
