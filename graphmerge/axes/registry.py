@@ -214,26 +214,26 @@ class Registry:
 _CLIPS = frozenset(
     f"aten.{op}"
     for op in (
-        "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "clamp", "clamp_min", "clamp_max", "threshold",
-        "hardshrink", "softshrink", "sign", "sgn", "heaviside", "floor", "ceil", "round", "trunc", "maximum",
-        "minimum",
+        "relu", "relu6", "hardtanh", "hardsigmoid", "hardswish", "hardshrink", "softshrink", "threshold",
+        "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign", "sgn", "heaviside", "floor", "ceil",
+        "round", "trunc",
     )
 )  # fmt: skip
 """Operators that make one number of many."""
 
-_KEEPS_ORDER = frozenset(f"aten.{op}" for op in ("softmax", "_softmax", "log_softmax", "_log_softmax"))
-
 
 def _is_coarse(call: Call, by_element: bool) -> bool:
-    """Whether results may be equal at several positions: clipped here, or made by element of what is.
+    """Whether results may be equal at several positions: clipped here, or made of what is and no weights.
 
-    Truth values beside floats do not count: what a mask leaves out is not chosen.
+    A mask beside floats does not count, unless it makes zeros: what it leaves out is not chosen.
     """
     given = call.tensors()
     floats = [v for v in given if v.dtype is None or v.dtype.is_floating_point]
-    carried = any(v.coarse for v in (floats if len(given) > 1 else given))
-    whole = len(given) == 1 and floats == []
-    return call.op in _CLIPS or (carried or whole) and (by_element or call.op in _KEEPS_ORDER)
+    if call.op in _CLIPS or (call.op == "aten.mul" and len(floats) < len(given)):
+        return True
+    if not floats:
+        return len(given) == 1
+    return any(v.coarse for v in floats) and (by_element or len(floats) == 1)
 
 
 def _without_extent(call: Call) -> list[Value] | None:

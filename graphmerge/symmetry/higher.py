@@ -76,7 +76,9 @@ def _alike(reader: Subgraphs, name: str, values: Sequence[Value]) -> Value:
     call = Call(name, {}, ((name, values[0].shape),), reader.u)
     text = ", ".join(["..."] * len(values)) + " -> ..."
     bare = [Value(v.name, v.shape, v.labels, v.routed) for v in values]
-    return call.relate(text, *bare)[0]
+    (one,) = call.relate(text, *bare)
+    one.coarse = any(v.coarse for v in values)
+    return one
 
 
 def _place(reader: Subgraphs, node: fx.Node, k: int) -> str:

@@ -32,6 +32,9 @@ MAY_BE_EQUAL: dict[str, Callable[[Tensor], Tensor]] = {
     "whole numbers": lambda s: (s > 0).long(),
     "truth values as floats": lambda s: (s > 0).float(),
     "rounded and laid otherwise": lambda s: s.round().view(5, 2, 2).transpose(1, 2).flatten(1),
+    "means of what is clipped": lambda s: torch.stack([s, -s]).relu().mean(0),
+    "zeros by a mask": lambda s: s * (s > 0),
+    "clipped in a branch": lambda s: torch.cond(s.sum() > 0, torch.relu, torch.neg, (s,)),
     "clipped in part": lambda s: s + s.clamp(min=0),
 }
 

@@ -51,7 +51,7 @@ def pool_with_indices(call: Call) -> list[Value]:
 
 @RULES.rule("aten.max_unpool2d", "aten.max_unpool3d")
 def unpool(call: Call) -> list[Value]:
-    """max_unpool2d(self [n, c, h, w], indices alike, output_size): each channel put back to places of its own"""
+    """max_unpool2d(self [n, c, h, w], indices alike, output_size): each channel back to places of its own"""
     rank = 3 if "3d" in call.op else 2
     space, out = _letters(rank, "x"), _letters(rank, "y")
     return call.relate(f"... {space}, ... {space} -> ... {out} | {space} {out}", *call.tensors())

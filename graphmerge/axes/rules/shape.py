@@ -221,7 +221,7 @@ def _constant(grid: Grid, axis: int, size: int) -> Grid:
 
 @RULES.rule("aten.slice_scatter", "aten.select_scatter")
 def write(call: Call) -> list[Value]:
-    """slice_scatter(self, src, int dim, SymInt? start, end, step), select_scatter(self, src, int dim, SymInt index)
+    """slice_scatter(self, src, int dim, start, end, step), select_scatter(self, src, int dim, index)
 
     The rest and what is written are laid side by side and brought into order.
     """
