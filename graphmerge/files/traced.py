@@ -59,7 +59,7 @@ def cached_program(
         progress(f"traced anew, for {changed[0]} has changed")
     fresh = exported(model, args, kwargs, progress)
     program = program_of(model, fresh, (args, kwargs))
-    if program.shared:  # an archive does not tell in whose memory a constant lies
+    if program.held:  # an archive does not tell in whose memory a constant lies
         progress("the trace is not kept, for tensors of the model share memory")
     else:
         progress(f"keeping the trace in {folder}")

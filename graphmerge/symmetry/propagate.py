@@ -166,16 +166,15 @@ def propagate(program: Program, registry: Registry = RULES) -> Facts:
     placeholders: dict[str, Any] = {}
     parameters: dict[str, Value] = {}
     for node_name, t in program.tensors.items():
-        meets = next((program.shared[n] for n in t.names if n in program.shared), None)
+        held = next((program.held[n] for n in t.names if n in program.held), None)
         if t.is_buffer and not t.dtype.is_floating_point:
             value = _still(u, fixed_value(t.name, t.shape), Where("buffer", t.name), "buffer of no floats")
-        elif meets is None:
+        elif held is None:
             value = parameters[t.name] = Value(t.name, t.shape, None)
         else:
-            value = fixed_value(t.name, t.shape)
-            parameters[t.name] = _still(
-                u, value, Where("tensor", meets), "its memory is also another tensor's"
-            )
+            reason, other = held
+            value = _still(u, fixed_value(t.name, t.shape), Where("tensor", other), reason)
+            parameters[t.name] = value
         placeholders[node_name] = value
     for name, constant in program.constants.items():
         value = constant_value(name, constant)

@@ -21,7 +21,7 @@ from torch.export.graph_signature import InputKind
 
 from graphmerge.errors import TraceError, listing, out_of_memory, refusal
 from graphmerge.progress import Progress, silent
-from graphmerge.trace.memory import overlaps, ties
+from graphmerge.trace.memory import overlaps, ties, unsaved
 from graphmerge.trace.program import Program, Tensor
 from graphmerge.trace.source import of_torch
 
@@ -187,7 +187,10 @@ def program_of(model: nn.Module, program: ExportedProgram, example: Any) -> Prog
     read = {n for p, t in tensors.items() if p in used for n in t.names}
     unused = tuple(n for n in state if n in aliases and n not in read)
     live = {p: t for p, t in tensors.items() if p in used}
-    return Program(program.graph_module, live, constants, inputs, unused, example, overlaps(state, constants))
+    held = {n: ("its memory is also another tensor's", b) for n, b in overlaps(state, constants).items()}
+    lost = {n for t in live.values() for n in t.names} & unsaved(model, state)
+    held |= {n: ("the state dict holds it in another form, or not at all", n) for n in sorted(lost)}
+    return Program(program.graph_module, live, constants, inputs, unused, example, held)
 
 
 def _read_under_one_name(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> None:

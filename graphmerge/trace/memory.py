@@ -7,15 +7,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def ties(state: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """For each name all names of the same memory in the same layout; what is no tensor is left out."""
     groups: dict[object, list[str]] = {}
     for name, t in _tensors(state):
-        view = (t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype)
-        groups.setdefault(view, []).append(name)
+        groups.setdefault(_layout(t), []).append(name)
     return {n: tuple(names) for names in groups.values() for n in names}
+
+
+def unsaved(model: nn.Module, state: Mapping[str, Any]) -> set[str]:
+    """Parameters and buffers that the state dict of their model does not hold as they are.
+
+    A hook renames or rearranges them, or leaves them out: what is done to the state dict misses them.
+    """
+    own = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    saved = {n: _layout(t) for n, t in _tensors(state)}
+    return {n for n, t in own if saved.get(n) != _layout(t)}
 
 
 def overlaps(state: Mapping[str, Any], constants: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -38,6 +48,10 @@ def overlaps(state: Mapping[str, Any], constants: Mapping[str, torch.Tensor]) ->
         for b, first, last in same
         if a in tied and b not in tied[a] and start < last and first < end
     }
+
+
+def _layout(t: torch.Tensor) -> object:
+    return t.untyped_storage()._cdata, t.storage_offset(), t.shape, t.stride(), t.dtype
 
 
 def _tensors(named: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:

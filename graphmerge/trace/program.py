@@ -33,8 +33,8 @@ class Program:
 
     ``tensors`` maps placeholders to the parameters and persistent buffers they stand for,
     ``constants`` to tensors that are no part of the state dict, ``inputs`` to the names of the
-    model's inputs. ``unused`` are state dict entries that the graph never reads; ``shared`` are those
-    whose memory is, in another layout, that of another tensor, with its name.
+    model's inputs. ``unused`` are state dict entries that the graph never reads; ``held`` are those
+    whose units cannot be moved in the state dict alone: why, and the tensor that stands in the way.
     """
 
     graph: fx.GraphModule
@@ -43,7 +43,7 @@ class Program:
     inputs: Mapping[str, str]
     unused: tuple[str, ...]
     example: tuple[tuple[object, ...], Mapping[str, object]]
-    shared: Mapping[str, str]
+    held: Mapping[str, tuple[str, str]]
 
 
 def module_path(node: fx.Node) -> str:

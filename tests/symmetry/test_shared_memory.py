@@ -146,3 +146,26 @@ def test_what_a_module_adds_to_its_state_dict_is_left_alone() -> None:
     state = graph.random_transform(1).apply(model.state_dict())
     assert state["0._extra_state"] == {"version": 3}
     model.load_state_dict(state)
+
+
+def renamed(state: dict[str, Tensor], at: str, old: str, new: str) -> None:
+    state[at + new] = state.pop(at + old).t().clone()
+
+
+class Saved(nn.Linear):
+    """A layer of which the weight is saved transposed, under the name ``as_``."""
+
+    def __init__(self, before: int, after: int, as_: str) -> None:
+        super().__init__(before, after)
+        self._register_state_dict_hook(lambda _, state, at, *__: renamed(state, at, "weight", as_))
+        self._register_load_state_dict_pre_hook(lambda state, at, *_: renamed(state, at, as_, "weight"))
+
+
+@pytest.mark.parametrize("name", ["weight", "kernel"])
+def test_what_is_saved_in_another_form_stays(name: str) -> None:
+    torch.manual_seed(0)
+    model = Small(chain, a=linear(6, 5), b=Saved(5, 4, name), c=linear(4, 2))
+    graph = gm.trace(model, (torch.randn(4, 6),))
+    assert change(graph, model) < 1e-5
+    (reason,) = [f.reason for f in graph.fixed if (f.parameter, f.dim) == ("b.weight", 1)]
+    assert reason == "the state dict holds it in another form, or not at all (tensor at b.weight)"
