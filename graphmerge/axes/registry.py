@@ -115,12 +115,15 @@ class Call:
             self.settle(v)
             for axis in range(v.rank):
                 self.fix(v, axis, reason)
-        results = [fixed_value(name, shape) for name, shape in self.outputs]
-        for v in results:
-            for axis, n in enumerate(v.shape):
+        return self.fixed(reason)
+
+    def fixed(self, reason: str) -> list[Value]:
+        """All outputs, with every dimension fixed."""
+        for name, shape in self.outputs:
+            for axis, n in enumerate(shape):
                 if n > 1:
-                    self.u.fix((v.name, axis), reason)
-        return results
+                    self.u.fix((name, axis), reason)
+        return [fixed_value(name, shape) for name, shape in self.outputs]
 
 
 RuleFunction = Callable[[Call], list[Value]]

@@ -60,7 +60,7 @@ def cached_program(
     fresh = exported(model, args, kwargs, progress)
     program = program_of(model, fresh, (args, kwargs))
     if program.held:  # an archive does not tell in whose memory a constant lies
-        progress("the trace is not kept, for tensors of the model share memory")
+        progress("the trace is not kept, for a tensor of the model cannot move alone")
     else:
         progress(f"keeping the trace in {folder}")
         _save(fresh, model, folder)

@@ -35,19 +35,21 @@ def overlaps(state: Mapping[str, Any], constants: Mapping[str, torch.Tensor]) ->
     a view kept as an attribute, a buffer that is not saved) is never moved, in whatever layout.
     """
     tied = ties(state)
+    found: dict[str, str] = {}
     places = defaultdict(list)
     for name, t in (*_tensors(state), *_tensors(constants)):
         start = t.storage_offset() * t.itemsize
         extent = (1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))) * t.itemsize
         if t.numel():
-            places[t.untyped_storage()._cdata].append((name, start, start + extent))
-    return {
-        a: b
-        for same in places.values()
-        for a, start, end in same
-        for b, first, last in same
-        if a in tied and b not in tied[a] and start < last and first < end
-    }
+            places[t.untyped_storage()._cdata].append((start, start + extent, name))
+    for same in map(sorted, places.values()):
+        for k, (_, end, a) in enumerate(same):
+            for first, _, b in same[k + 1 :]:
+                if first >= end:
+                    break
+                if b not in tied.get(a, ()):
+                    found |= {n: other for n, other in ((a, b), (b, a)) if n in tied}
+    return found
 
 
 def _layout(t: torch.Tensor) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphmerge.axes.registry import RULES, Call
-from graphmerge.axes.units import ANY, FIXED, Value
+from graphmerge.axes.units import ANY, Value
 
 _LETTERS = "abcdefgh"
 
@@ -79,13 +79,9 @@ def numbered(call: Call) -> list[Value]:
     for value in call.tensors():
         for axis in range(value.rank):
             call.fix(value, axis, "positions are numbered")
-    results = [Value(name, shape, [ANY if n == 1 else FIXED for n in shape]) for name, shape in call.outputs]
+    results = call.fixed("positions are numbered")
     if call.op == "aten.arange" and not call.args.get("start") and call.args.get("step") in (None, 1):
         results[0].counted = 0
-    for value in results:
-        for axis, n in enumerate(value.shape):
-            if n > 1:
-                call.u.fix((value.name, axis), "positions are numbered")
     return results
 
 
