@@ -57,7 +57,7 @@ def _role(scores: Value) -> Literal["position", "place"]:
     """How the largest of ``scores`` is named: by its place where others may be as large."""
     whole = scores.dtype is not None and not scores.dtype.is_floating_point
     distinct = scores.positions is not None and scores.positions.role == "order"
-    return "place" if scores.coarse or (whole and not distinct) else "position"
+    return "place" if (scores.coarse or whole) and not distinct else "position"
 
 
 def _units(x: Value) -> IntArray | None:
