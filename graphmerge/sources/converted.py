@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphmerge.trace.export import ties
+from graphmerge.trace.memory import ties
 
 State = Mapping[str, Tensor]
 
