@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from graphmerge.candidates import repairs
 from graphmerge.cli import options
-from graphmerge.cli.console import Talk, exit_codes, table
+from graphmerge.cli.console import Talk, table
+from graphmerge.cli.shared import Net, on_model, talking
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import check_batches, require_unmoved
@@ -33,12 +34,10 @@ from graphmerge.report import Document, Section, finite, json_text, measured, pa
 from graphmerge.run.summary import letter
 from graphmerge.sources import (
     Batches,
-    build_model,
     example_inputs,
     import_object,
     load_data,
     load_loss,
-    pick_device,
 )
 from graphmerge.sources.weights import load_weights
 from graphmerge.symmetry import ModelGraph, trace
@@ -60,11 +59,13 @@ def measures_table() -> str:
     return "\n\n".join(lines)
 
 
+@talking
+@on_model
 def evaluate(
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="A [B]...", help="Checkpoints (.safetensors, .pt); A is the frame.")
     ],
-    model: options.Model,
+    net: Net,
     data: Annotated[
         str,
         typer.Option(
@@ -113,52 +114,47 @@ def evaluate(
             "--layers", metavar="<str>", help="Pattern of layers to look at, e.g. 'layer1.*'; repeats."
         ),
     ] = None,
-    inputs: options.Inputs = None,
     target: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder for the figures and evaluation.json.")
     ] = None,
     force: options.Force = False,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-    trust: options.Trust = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Measure checkpoints, their merge, and what lies between them."""
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        wanted = chosen(measure or ["score"], len(checkpoints), parse_options(option or ()), loss)
-        _require_known(align, repair, train, loss)
-        with staged_output(target, force, inputs=checkpoints) if target else nullcontext() as folder:
-            module = build_model(model, pick_device(device), trust).module
-            states = [load_weights(module, path, talk.say).state for path in checkpoints]
-            judged = load_loss(loss)
-            batches, training = load_data(data), load_data(train) if train else None
-            if not batches:
-                raise InputError(f"--data {data} holds no batch")
-            for each in filter(None, (batches, training)):
-                check_batches(module, states[0], each, say=talk.say, loss=judged)
-            facts = [MEASURES[name] for name in wanted]
-            graph = aligned = None
-            if len(states) > 1 and align != "none" and any(m.frames for m in facts):
-                aligned = _aligned(module, states, align, inputs or [], training, batches, judged, seed, talk)
-            if any(m.traced for m in facts) or repair != "none":
-                graph = _trace(module, split_batch(batches[0]), talk)
-            task = Task(
-                module, graph, _names(checkpoints), tuple(states), batches,
-                aligned=aligned, train=training, repair=repair,
-                repairs=_repairs(graph, training, repair, judged), seed=seed, layers=layers or (),
-                loss=judged, metrics=_metrics(metric or []), progress=talk.tick,
-            )  # fmt: skip
-            found = {}
-            for name, settings in wanted.items():
-                talk.say(f"measuring {name}")
-                found[name] = MEASURES[name].run(task, **settings)
-            report = _report(task, checkpoints, align, found)
-            if folder:
-                write(folder, found, report)
-        talk.result(report, lambda: show(found))
+    wanted = chosen(measure or ["score"], len(checkpoints), parse_options(option or ()), loss)
+    _require_known(align, repair, train, loss)
+    with staged_output(target, force, inputs=checkpoints) if target else nullcontext() as folder:
+        module = net.module()
+        states = [load_weights(module, path, talk.say).state for path in checkpoints]
+        judged = load_loss(loss)
+        batches, training = load_data(data), load_data(train) if train else None
+        if not batches:
+            raise InputError(f"--data {data} holds no batch")
+        for each in filter(None, (batches, training)):
+            check_batches(module, states[0], each, say=talk.say, loss=judged)
+        facts = [MEASURES[name] for name in wanted]
+        graph = aligned = None
+        if len(states) > 1 and align != "none" and any(m.frames for m in facts):
+            aligned = _aligned(
+                module, states, align, net.inputs or (), training, batches, judged, net.seed, talk
+            )
+        if any(m.traced for m in facts) or repair != "none":
+            graph = _trace(module, split_batch(batches[0]), talk)
+        task = Task(
+            module, graph, _names(checkpoints), tuple(states), batches,
+            aligned=aligned, train=training, repair=repair,
+            repairs=_repairs(graph, training, repair, judged), seed=net.seed, layers=layers or (),
+            loss=judged, metrics=_metrics(metric or []), progress=talk.tick,
+        )  # fmt: skip
+        found = {}
+        for name, settings in wanted.items():
+            talk.say(f"measuring {name}")
+            found[name] = MEASURES[name].run(task, **settings)
+        report = _report(task, checkpoints, align, found)
+        if folder:
+            write(folder, found, report)
+    talk.result(report, lambda: show(found))
 
 
 def _report(task: Task, paths: Sequence[str], align: str, found: dict[str, Findings]) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -13,6 +12,7 @@ import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
+from graphmerge.cli.shared import replacing
 from graphmerge.errors import UsageError
 from graphmerge.recipe import Recipe, read_recipe, recipe_from
 from graphmerge.recipe.parts import Match, Merge, Repair
@@ -103,23 +103,6 @@ def recipe_flags() -> Iterator[Flag]:
 FLAGS = tuple(recipe_flags())
 
 
-def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command(paths, given, ...)`` the flags of a recipe; those that were typed are ``given``."""
-    own = inspect.signature(command, eval_str=True)
-    rest = [p for n, p in own.parameters.items() if n != "given"]
-    made = [f.parameter() for f in FLAGS]
-
-    @wraps(command)
-    def typed(**values: Any) -> None:
-        given = typed_keys({f.place: values.pop(f.name) for f in FLAGS})
-        command(given=given, **values)
-
-    signature = own.replace(parameters=[*rest[:1], *made, *rest[1:]])
-    typed.__signature__ = signature  # type: ignore[attr-defined]
-    typed.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()} | {"return": None}
-    return typed
-
-
 def typed_keys(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
     """Plain data of a recipe with the flags that were typed."""
     given: dict[str, Any] = {}
@@ -132,6 +115,14 @@ def typed_keys(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
         else:
             given[place[0]] = value
     return given
+
+
+with_recipe = replacing(
+    "given",
+    {f.name: f.parameter() for f in FLAGS},
+    lambda typed: typed_keys({f.place: typed[f.name] for f in FLAGS}),
+)
+"""Give ``command(paths, given, ...)`` the flags of a recipe; those that were typed are ``given``."""
 
 
 def recipe_of(paths: Sequence[str], given: Values) -> Recipe:

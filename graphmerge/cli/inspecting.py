@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import options
-from graphmerge.cli.commands import prepare
-from graphmerge.cli.console import Talk, exit_codes, out
+from graphmerge.cli.console import Talk, out
 from graphmerge.cli.data import graph_json
 from graphmerge.cli.picture import draw
+from graphmerge.cli.shared import Net, on_model, talking
 from graphmerge.cli.spec import parse_place
 from graphmerge.cli.tree import show_tree
 from graphmerge.errors import UsageError
@@ -19,9 +19,10 @@ from graphmerge.files import write_text
 from graphmerge.symmetry import trace
 
 
+@talking
+@on_model
 def inspect(
-    model: options.Model,
-    inputs: options.Inputs = None,
+    net: Net,
     strict: options.Strict = False,
     freeze: options.Freeze = None,
     picture: Annotated[
@@ -30,26 +31,18 @@ def inspect(
     ] = None,
     force: options.Force = False,
     cache: options.Cache = None,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-    trust: options.Trust = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Show a model's symmetry groups, and what stays fixed and why."""
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        if picture:
-            _require_picture(Path(picture), force)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
-        graph = trace(
-            module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick
-        )
-        if picture:
-            write_text(picture, draw(graph, html=Path(picture).suffix == ".html"))
-            talk.say(f"drawn: {picture}")
-        talk.result(graph_json(graph), lambda: show_tree(graph))
+    if picture:
+        _require_picture(Path(picture), force)
+    module, args, kwargs = net.load(talk)
+    graph = trace(module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick)
+    if picture:
+        write_text(picture, draw(graph, html=Path(picture).suffix == ".html"))
+        talk.say(f"drawn: {picture}")
+    talk.result(graph_json(graph), lambda: show_tree(graph))
 
 
 def _require_picture(target: Path, force: bool) -> None:
@@ -59,33 +52,28 @@ def _require_picture(target: Path, force: bool) -> None:
         raise UsageError(f"{target} exists; pass --force to replace it")
 
 
+@talking
+@on_model
 def explain(
-    model: options.Model,
+    net: Net,
     place: Annotated[
         str,
         typer.Argument(metavar="PARAMETER:DIM", help="A dimension, such as layer1.0.conv1.weight:0."),
     ],
-    inputs: options.Inputs = None,
     other: Annotated[
         str | None,
         typer.Argument(metavar="PARAMETER:DIM", help="Why it moves together with this one, or not."),
     ] = None,
     freeze: options.Freeze = None,
     cache: options.Cache = None,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-    trust: options.Trust = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Say why a dimension moves with another, or why it is fixed.
 
     Every reason comes with the line of the model's code that it follows from.
     """
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
-        graph = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
-        text = graph.explain(*parse_place(place), parse_place(other) if other else None)
-        talk.result({"explanation": text}, lambda: out.print(text, markup=False, soft_wrap=True))
+    module, args, kwargs = net.load(talk)
+    graph = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
+    text = graph.explain(*parse_place(place), parse_place(other) if other else None)
+    talk.result({"explanation": text}, lambda: out.print(text, markup=False, soft_wrap=True))

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from graphmerge.cli import options, report
-from graphmerge.cli.commands import prepare
-from graphmerge.cli.console import Talk, exit_codes
+from graphmerge.cli.console import Talk
 from graphmerge.cli.flags import Paths, Values, recipe_of, with_recipe
+from graphmerge.cli.shared import Net, on_model, talking
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import check_batches, save_descent_plot
@@ -78,12 +78,13 @@ def _kept_on_interrupt(target: str) -> Iterator[None]:
         ) from stop
 
 
+@talking
+@on_model
 def match(
     a: First,
     b: Second,
-    model: options.Model,
+    net: Net,
     target: Annotated[str, typer.Option("--out", "-o", help="The alignment file to write (.safetensors).")],
-    inputs: options.Inputs = None,
     method: Annotated[str, typer.Option("--method", help="How to match; the methods are below.")] = "weight",
     settings: Annotated[
         list[str] | None,
@@ -100,59 +101,52 @@ def match(
     freeze: options.Freeze = None,
     cache: options.Cache = None,
     force: options.Force = False,
-    seed: options.Seed = 0,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-    device: options.Device = "auto",
-    trust: options.Trust = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Find the symmetry that brings B into the frame of A; save it."""
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        for path in filter(None, (target, plot)):
-            if Path(path).exists() and not force:
-                raise UsageError(f"{path} exists; pass --force to replace it")
-        if plot and Path(plot).suffix not in (".svg", ".png", ".pdf"):
-            raise UsageError(f"--plot {plot}: expected a file that ends in .svg, .png or .pdf")
-        given = check_settings(method, parse_options(settings or ()))
-        _require_data(method, data)
-        module, args, kwargs = prepare(model, inputs, None, device, seed, talk, trust)
-        states = [load_weights(module, path, talk.say).state for path in (a, b)]
-        judged, batches = load_loss(loss), load_data(data) if data else None
-        if batches is not None:
-            wanted = judged if MATCHING[method].targets else None
-            check_batches(module, states[0], batches, (args, kwargs), talk.say, wanted)
-        traced = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
-        graph, _ = prove(traced, module, seed, talk.say, talk.tick)
-        with _kept_on_interrupt(target):
-            found = match_models(
-                graph, states[0], states[1], method, batches, seed,
-                start=load_alignment(start, graph) if start else None, loss=judged, progress=talk.tick,
-                **given,
-            )  # fmt: skip
-        found.save(target)
-        if plot:
-            save_descent_plot(found, plot)
-        talk.result(found.to_json(), lambda: report.show_alignment(found))
+    for path in filter(None, (target, plot)):
+        if Path(path).exists() and not force:
+            raise UsageError(f"{path} exists; pass --force to replace it")
+    if plot and Path(plot).suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"--plot {plot}: expected a file that ends in .svg, .png or .pdf")
+    given = check_settings(method, parse_options(settings or ()))
+    _require_data(method, data)
+    module, args, kwargs = net.load(talk)
+    states = [load_weights(module, path, talk.say).state for path in (a, b)]
+    judged, batches = load_loss(loss), load_data(data) if data else None
+    if batches is not None:
+        wanted = judged if MATCHING[method].targets else None
+        check_batches(module, states[0], batches, (args, kwargs), talk.say, wanted)
+    traced = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
+    graph, _ = prove(traced, module, net.seed, talk.say, talk.tick)
+    with _kept_on_interrupt(target):
+        found = match_models(
+            graph, states[0], states[1], method, batches, net.seed,
+            start=load_alignment(start, graph) if start else None, loss=judged, progress=talk.tick,
+            **given,
+        )  # fmt: skip
+    found.save(target)
+    if plot:
+        save_descent_plot(found, plot)
+    talk.result(found.to_json(), lambda: report.show_alignment(found))
 
 
+@talking
 @with_recipe
 def merge(
     paths: Paths,
     given: Values,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Merge checkpoints, or run a recipe.
 
     It checks the inputs, traces the model, proves its symmetries by running it, matches, merges, repairs,
     evaluates, and exports. Without data it matches by weights, and repairs and measures nothing.
     """
-    with exit_codes(debug):
-        run_and_show(recipe_of(paths, given), force, Talk(quiet, as_json))
+    run_and_show(recipe_of(paths, given), force, talk)
 
 
 def run_and_show(recipe: Recipe, force: bool, talk: Talk) -> None:

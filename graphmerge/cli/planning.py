@@ -6,33 +6,32 @@ import json
 import sys
 
 from graphmerge.cli import options
-from graphmerge.cli.console import Talk, err, escape, exit_codes, out, table
+from graphmerge.cli.console import Talk, err, escape, out, table
 from graphmerge.cli.flags import Paths, Values, recipe_of, with_recipe
+from graphmerge.cli.shared import talking
 from graphmerge.errors import amount
 from graphmerge.recipe import Recipe
 from graphmerge.run.plan import Plan, plan_recipe
 
 
+@talking
 @with_recipe
 def plan(
     paths: Paths,
     given: Values,
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Say what a merge will do and cost, and what is wrong with it.
 
     It takes what `merge` takes, reads only the headers of files, and writes nothing. The exit code is that
     of the first fault.
     """
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        found = plan_recipe(recipe_of(paths, given), force=force, say=talk.say)
-        talk.result(found.to_json(), lambda: show(found))
-        for fault in found.faults if not as_json else ():
-            err.print(f"[bold red]graphmerge:[/bold red] {escape(str(fault))}", soft_wrap=True)
+    found = plan_recipe(recipe_of(paths, given), force=force, say=talk.say)
+    talk.result(found.to_json(), lambda: show(found))
+    for fault in found.faults if not talk.as_json else ():
+        err.print(f"[bold red]graphmerge:[/bold red] {escape(str(fault))}", soft_wrap=True)
     if found.faults:
         raise SystemExit(found.faults[0].exit_code)
 

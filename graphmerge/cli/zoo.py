@@ -10,6 +10,7 @@ import typer
 
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, examples, exit_codes, out, table
+from graphmerge.cli.shared import talking
 from graphmerge.errors import GateError, UsageError
 from graphmerge.zoo import Check, edit, judge, read_baseline, read_zoo, run, select, write_baseline
 from graphmerge.zoo.baseline import changes, updated
@@ -56,6 +57,7 @@ def entries(folder: Folder = Path(), as_json: options.Json = False, debug: optio
 
 
 @app.command(epilog=examples("zoo check zoo", "zoo check zoo -k 'vit*' --jobs 2 --cache .zoo"))
+@talking
 def check(
     folder: Folder = Path(),
     only: Only = None,
@@ -64,31 +66,28 @@ def check(
     cache: Kept = None,
     target: Annotated[str, typer.Option("--out", "-o", help="Folder for the reports.")] = "zoo-report",
     force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    *,
+    talk: Talk,
 ) -> None:
     """Check every entry against the baseline.
 
     The exit code is 1 when something is not as the baseline says.
     """
-    with exit_codes(debug):
-        talk = Talk(quiet, as_json)
-        require_place(target, folder, force)
-        zoo, baseline = read_zoo(folder), read_baseline(folder)
-        found: list[Check] = []
-        for measured in run(zoo, select(zoo, only or (), shard), jobs, cache, talk.tick):
-            for one in judge(measured, zoo.entries[measured.entry], baseline.get(measured.entry)):
-                found.append(one)
-                _show(one, as_json)
-        for one in missing(zoo, baseline, shard) if not only else ():
+    require_place(target, folder, force)
+    zoo, baseline = read_zoo(folder), read_baseline(folder)
+    found: list[Check] = []
+    for measured in run(zoo, select(zoo, only or (), shard), jobs, cache, talk.tick):
+        for one in judge(measured, zoo.entries[measured.entry], baseline.get(measured.entry)):
             found.append(one)
-            _show(one, as_json)
-        write_reports(target, folder, found, force)
-        good = passed(found)
-        result = {"passed": good, "checks": [asdict(c) for c in found]}
-        line = f"{counted(found)} · {target}/report.html · {target}/junit.xml · exit {int(not good)}"
-        talk.result(result, lambda: out.print(line, markup=False, soft_wrap=True))
+            _show(one, talk.as_json)
+    for one in missing(zoo, baseline, shard) if not only else ():
+        found.append(one)
+        _show(one, talk.as_json)
+    write_reports(target, folder, found, force)
+    good = passed(found)
+    result = {"passed": good, "checks": [asdict(c) for c in found]}
+    line = f"{counted(found)} · {target}/report.html · {target}/junit.xml · exit {int(not good)}"
+    talk.result(result, lambda: out.print(line, markup=False, soft_wrap=True))
     if not good:
         raise typer.Exit(GateError.exit_code)
 
