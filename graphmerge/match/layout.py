@@ -130,6 +130,8 @@ def plan(structure: Structure, k: int, labels: Mapping[str, Sequence[IntArray | 
     inner = {}
     for j in below:
         theirs = sites(structure, j, labels)
+        if not theirs:
+            continue  # nothing of it is seen: its units stay as they are
         alone = [s for s in theirs if _only(s, j, below, owner)]
         inner[j] = tuple(_by_parent(structure, k, j, s, owners(structure, k)) for s in alone or theirs)
     return Plan(k, tuple(mine), tuple(s for s in mine if not among(s)), inner)

@@ -10,6 +10,7 @@ import graphmerge as gm
 from graphmerge.match import circuits as module
 from graphmerge.match import descent
 from graphmerge.match.circuits import circuits
+from graphmerge.match.layout import plans
 from models_zoo.architectures import ARCHITECTURES
 
 EXPERTS, WIDTH, HIDDEN = 6, 10, 12
@@ -134,3 +135,12 @@ def test_circuits_reach_the_objective_of_inner_orders(stacked: bool, monkeypatch
     cheap = gm.match(graph, *models, restarts=1)
     assert cheap.objective > exact.start
     assert cheap.objective == pytest.approx(exact.objective, rel=0.03)
+
+
+def test_an_inner_order_of_which_nothing_is_seen_is_left_as_it_is() -> None:
+    """Activations of routed experts are compared where they are joined: no hidden unit shows there."""
+    graph = gm.trace(Mixture(stacked=True, routed=True), (torch.randn(5, 7),))
+    (experts,) = (g.name for g in graph.groups if ("router.weight", 0) in g.members)
+    seen = {n: graph.structure.labels[n] for n in ("router.weight", "router.bias")}
+    assert plans(graph, graph.structure, graph.structure.labels)[experts].inner
+    assert not plans(graph, graph.structure, seen)[experts].inner
