@@ -38,9 +38,9 @@ def test_inputs_that_do_not_fit(name: str, method: str, graph: gm.ModelGraph) ->
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (torch.full((8,), 7), "class 7, but the model tells 3"),
+        (torch.full((8,), 7), "numbers from 0 to 2"),
         (CLASSES[:5], "8 predictions for 5 targets"),
-        (["a"] * 8, "class numbers"),
+        (["a"] * 8, "targets a tensor"),
     ],
 )
 def test_targets_that_do_not_fit(targets: Any, message: str, method: str, graph: gm.ModelGraph) -> None:
