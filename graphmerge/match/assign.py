@@ -6,6 +6,8 @@ installed; large ones are solved through few of their pairs (see ``pricing``).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -41,16 +43,25 @@ def assign(similarity: torch.Tensor, keep: float = 1e-9) -> torch.Tensor:
     The identity is returned where no assignment is better by more than ``keep``, relative to the
     largest entry times n: ties never move anything. Exact.
     """
+    return solve(similarity, keep)[0]
+
+
+def solve(similarity: torch.Tensor, keep: float = 1e-9) -> tuple[torch.Tensor, float]:
+    """``assign``, and how much better than that other permutations could be at most, in all.
+
+    It is infinite where the solver tells no duals (then ``gap`` finds it).
+    """
     n = similarity.shape[-1]
     flat = similarity.reshape(-1, n, n)
-    solved = np.stack([_solve(s) for s in _where_solved(flat)]) if len(flat) else np.zeros((0, n), np.int64)
-    columns = torch.from_numpy(solved).to(flat.device)
+    solved = [_solve(s) for s in _where_solved(flat)]
+    columns = torch.from_numpy(np.array([c for c, _ in solved], np.int64).reshape(-1, n)).to(flat.device)
     own = flat.diagonal(dim1=-2, dim2=-1)
     gain = (flat.gather(-1, columns[..., None])[..., 0].double() - own.double()).sum(-1)
     largest = torch.maximum(flat.amax((-2, -1)), -flat.amin((-2, -1)))
     better = gain > keep * n * largest
     columns = torch.where(better[:, None], columns, torch.arange(n, device=flat.device))
-    return columns.reshape(*similarity.shape[:-2], n)
+    left = sum(slack for _, slack in solved) + float(gain[~better].clamp_min(0).sum())
+    return columns.reshape(*similarity.shape[:-2], n), left
 
 
 def _where_solved(flat: torch.Tensor) -> torch.Tensor:
@@ -58,16 +69,15 @@ def _where_solved(flat: torch.Tensor) -> torch.Tensor:
     return flat if flat.shape[-1] >= LARGE else flat.cpu()
 
 
-def _solve(s: torch.Tensor) -> IntArray:
+def _solve(s: torch.Tensor) -> tuple[IntArray, float]:
     if len(s) >= LARGE:
         dead = (s.amax(1) == 0) & (s.amin(1) == 0)
         if float(dead.float().mean()) <= DEAD:
             return assign_large(s)
     values = s.cpu().numpy()
     if lapjvr is not None:
-        found: IntArray = lapjvr(-values, return_cost=False)[1]
-        return found
-    return linear_sum_assignment(values, maximize=True)[1].astype(np.int64)
+        return lapjvr(-values, return_cost=False)[1], math.inf
+    return linear_sum_assignment(values, maximize=True)[1].astype(np.int64), math.inf
 
 
 def gap(similarity: torch.Tensor) -> torch.Tensor:

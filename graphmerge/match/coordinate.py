@@ -21,12 +21,12 @@ from graphmerge.match.activations import (
 )
 from graphmerge.match.alignment import Step
 from graphmerge.match.costs import COSTS
-from graphmerge.match.descent import ambiguous, descend, gaps
+from graphmerge.match.descent import Proved, descend, gaps
 from graphmerge.match.layout import Plan, plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place
 from graphmerge.match.task import Found, Task
-from graphmerge.match.weights import WeightSimilarity, inner, sketch
+from graphmerge.match.weights import WeightSimilarity, inner
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
 
@@ -48,23 +48,24 @@ def match_weights(task: Task) -> Found:
     similarity = WeightSimilarity(a, b, task.start or graph.identity())
     start, other = similarity.objective, None
     steps: list[Step] = []
+    proved: Proved = {}
     if task.start is None and start < bound * (1 - PERFECT):
         with task.stage("placement"):
             trial = similarity.fork()
-            placed = place(trial, work)
+            placed, settled = place(trial, work)
         if placed.objective > start:  # models that share their training are already in place
-            similarity, other, steps = trial, similarity, [placed]
+            similarity, other, steps, proved = trial, similarity, [placed], settled
             task.keep(similarity.transform, similarity.objective)
     reached, converged = [similarity.objective], True
     if not _perfect(similarity, bound):
-        similarity, converged = _descended(task, similarity, other, work, bound, steps, reached)
+        similarity, converged = _descended(task, similarity, other, work, bound, steps, reached, proved)
         similarity.objective = similarity.measure()  # without the rounding of a sum of gains
     with task.stage("certificate"):
         if _perfect(similarity, bound):  # the models are the same but for their order
             certificate = dict.fromkeys(work, max(0.0, bound - similarity.objective))
-            alike = ambiguous(lambda sites: sketch(a, sites), work)
         else:
-            certificate, alike = gaps(similarity, work), ambiguous(similarity.total, work)
+            certificate = gaps(similarity, work, proved)
+        alike = {g: n for g, p in work.items() if (n := similarity.twins(p.sites))}
         notes = {"bound": bound, "ambiguous": alike}
     return Found(
         similarity.transform,
@@ -85,7 +86,7 @@ def _perfect(similarity: WeightSimilarity, bound: float) -> bool:
 
 def _descended(
     task: Task, similarity: WeightSimilarity, other: WeightSimilarity | None, work: Plans, bound: float,
-    steps: list[Step], reached: list[float],
+    steps: list[Step], reached: list[float], proved: Proved,
 ) -> tuple[WeightSimilarity, bool]:  # fmt: skip
     """One descent, then restarts until they are used up, or the time is, or nothing is gained.
 
@@ -94,16 +95,21 @@ def _descended(
     """
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
     with task.stage("descent"):
-        found, converged = descend(similarity, work, task.seed, progress=task.progress, keep=task.keep)
+        found, converged = descend(
+            similarity, work, task.seed, progress=task.progress, keep=task.keep, proved=proved
+        )
     steps += found
     reached[:] = [similarity.objective]
     again = task.options["restarts"] > 1 and similarity.objective < NEAR * bound
     if again and other is not None and time.perf_counter() < deadline:
         similarity.forget()
         with task.stage("restarts"):
-            found, ended = descend(other, work, task.seed, progress=task.progress)
+            settled: Proved = {}
+            found, ended = descend(other, work, task.seed, progress=task.progress, proved=settled)
         if other.objective > similarity.objective:
             similarity, converged, steps[:] = other, ended, found
+            proved.clear()
+            proved |= settled
             task.keep(similarity.transform, similarity.objective)
             reached.append(similarity.objective)
         else:
@@ -116,10 +122,12 @@ def _descended(
             similarity, found = refine(similarity, work, sweep, task.progress, deadline, task.keep)
         if not found:
             break
+        proved.clear()
         with task.stage("descent"):
             more, converged = descend(
-                similarity, work, task.seed, first_sweep=sweep + 1, progress=task.progress, keep=task.keep
-            )
+                similarity, work, task.seed, first_sweep=sweep + 1, progress=task.progress, keep=task.keep,
+                proved=proved,
+            )  # fmt: skip
         steps += [*found, *more]
         reached.append(similarity.objective)
     return similarity, converged

@@ -11,7 +11,8 @@ hidden units of an LSTM), where the assignment sees just a linearisation.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 
 from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import Step
-from graphmerge.match.assign import assign, gap
+from graphmerge.match.assign import assign, gap, solve
 from graphmerge.match.layout import Plan, Site, owners
 from graphmerge.match.task import Keep, forget
 from graphmerge.progress import Progress, silent
@@ -30,17 +31,14 @@ RISE = 1e-8
 """Smallest relative rise of the objective that counts, above the rounding of float32 sums."""
 
 
-BLOCK = 256
-"""Rows that are compared with all others at once."""
-
-TIE = 1e-6
-"""Relative change of the objective at which two units count as exchangeable."""
-
 PAIRS = 1 << 25
 """Pairs of child units over all pairs of units from which on circuits take the place of inner orders.
 
 16 experts of 512 units have twice as many: circuits solve them in a tenth of the time, to the same objective.
 """
+
+Proved = dict[str, float]
+"""Groups that are in their best order while all others stay: how far from it they can be, by their duals."""
 
 
 class Similarity(Protocol):
@@ -66,73 +64,76 @@ def descend(
     first_sweep: int = 0,
     progress: Progress = silent,
     keep: Keep = forget,
+    proved: Proved | None = None,
 ) -> tuple[list[Step], bool]:
     """Sweep over the groups, in an order drawn anew each time, until none of them moves.
 
-    Returns the accepted steps and whether the sweeps converged; ``keep`` is told of each step.
+    Returns the accepted steps and whether the sweeps converged; ``keep`` is told of each step. Groups in
+    ``proved`` are not visited until a neighbour moves; those that a visit proves are added to it.
     """
     rng = np.random.default_rng(seed)
-    touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
-    stale = set(plans)
+    proved = {} if proved is None else proved
+    stale = set(plans) - set(proved)
     steps: list[Step] = []
     for sweep in range(first_sweep, first_sweep + max_sweeps):
         if not stale:
             return steps, True
         for group in rng.permutation(sorted(stale)):
             stale.discard(group)
-            moved = improve(similarity, plans[group], touched[group])
+            moved = visit(similarity, plans, group, proved)
             if moved:
                 steps.append(Step(sweep, str(group), moved, similarity.objective))
                 keep(similarity.transform, similarity.objective)
-                stale |= {g for g, names in touched.items() if g != group and names & touched[group]}
+                stale |= neighbours(plans, group)
             progress(f"matching: sweep {sweep + 1}, {group}, objective {similarity.objective:.4f}")
     return steps, not stale
 
 
-def improve(similarity: Similarity, plan: Plan, names: set[str]) -> int:
-    """One step on one group; the number of units that moved (0: nothing better was found)."""
-    structure = similarity.transform.structure
-    for solve in (_two_level, _one_level) if plan.inner else (_one_level,):
-        inner, gain = solve(similarity, plan)
+def neighbours(plans: Mapping[str, Plan], group: str) -> set[str]:
+    """The groups that share a tensor with ``group``."""
+    names = plans[group].names
+    return {g for g, p in plans.items() if g != group and p.names & names}
+
+
+def visit(similarity: Similarity, plans: Mapping[str, Plan], group: str, proved: Proved) -> int:
+    """``improve`` one group, and keep ``proved`` true."""
+    moved, left = improve(similarity, plans[group])
+    if moved:
+        for other in neighbours(plans, group) & proved.keys():
+            del proved[other]
+    if left < math.inf:
+        proved[group] = left
+    return moved
+
+
+def improve(similarity: Similarity, plan: Plan) -> tuple[int, float]:
+    """One step on one group: how many units moved (0: nothing better was found), and what is left.
+
+    That is how much another order of the group alone could raise the objective after it (inf: not known).
+    """
+    structure, left = similarity.transform.structure, math.inf
+    for best in (_two_level, _one_level) if plan.inner else (_one_level,):
+        inner, gain, left = best(similarity, plan)
         if all((places == np.arange(places.shape[1])).all() for places in inner.values()):
             continue
         delta = structure.extend(inner)
-        if similarity.move(delta, names, RISE * abs(similarity.objective), gain):
-            return sum(
-                int((delta[units] != units).sum()) for units in (structure.sorts[k].units for k in inner)
-            )
-    return 0
+        if similarity.move(delta, set(plan.names), RISE * abs(similarity.objective), gain):
+            units = (structure.sorts[k].units for k in inner)
+            return sum(int((delta[x] != x).sum()) for x in units), left if plan.linear else math.inf
+        left = math.inf
+    return 0, left
 
 
-def ambiguous(
-    similarity: Callable[[Sequence[Site]], torch.Tensor], plans: Mapping[str, Plan]
-) -> dict[str, int]:
-    """For each group how many units could change places with another at no loss (dead, or duplicates)."""
-    found = {}
-    for group, plan in plans.items():
-        if count := _twins(similarity(plan.sites)):
-            found[group] = count
-    return found
-
-
-def _twins(total: torch.Tensor) -> int:
-    """How many units [fibre, i, j] could change places with another; in blocks of rows, to save memory."""
-    own = total.diagonal(dim1=-2, dim2=-1)
-    count = 0
-    for first in range(0, total.shape[-1], BLOCK):
-        rows = slice(first, first + BLOCK)
-        loss = own[:, rows, None] + own[:, None, :] - total[:, rows] - total[:, :, rows].mT
-        twins = loss.abs_() <= TIE * (own.abs()[:, rows, None] + own.abs()[:, None, :])
-        count += int((twins.sum(-1) > 1).sum())  # each is its own twin
-    return count
-
-
-def gaps(similarity: Similarity, plans: Mapping[str, Plan]) -> dict[str, float]:
+def gaps(similarity: Similarity, plans: Mapping[str, Plan], proved: Proved | None = None) -> Proved:
     """For each group how much another order of it alone could raise the objective at most (see ``gap``).
 
-    For groups that stand on both sides of one tensor this is said of the linear part.
+    For groups that stand on both sides of one tensor this is said of the linear part. What is ``proved``
+    already is not computed again.
     """
-    return {g: float(gap(similarity.total(p.sites)).sum()) for g, p in plans.items()}
+    known = proved or {}
+    return {
+        g: known[g] if g in known else float(gap(similarity.total(p.sites)).sum()) for g, p in plans.items()
+    }
 
 
 def _places(columns: torch.Tensor) -> IntArray:
@@ -141,26 +142,29 @@ def _places(columns: torch.Tensor) -> IntArray:
     return inverse
 
 
-def _one_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], float | None]:
-    """The best order of the units, the units inside them keeping theirs; its gain where that is exact."""
+def _one_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], float | None, float]:
+    """The best order of the units, the units inside them keeping theirs.
+
+    Second, its gain where that is exact, third how much better another could be (see ``solve``).
+    """
     total = similarity.total(plan.sites)
-    columns = assign(total)
+    columns, left = solve(total)
     gain = None
     if plan.linear:
         chosen = total.gather(-1, columns[..., None])[..., 0] - total.diagonal(dim1=-2, dim2=-1)
         gain = float(chosen.sum(dtype=torch.float64))
-    return {plan.atom: _places(columns)}, gain
+    return {plan.atom: _places(columns)}, gain, left
 
 
-def _two_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], None]:
+def _two_level(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], None, float]:
     """The best order of the units as far as can be told, and for each the best order of what it contains."""
     structure = similarity.transform.structure
-    solve = _by_circuits if _entries(structure, plan) > PAIRS else _by_orders
-    outer, orders = solve(similarity, plan)
+    compared = _by_circuits if _entries(structure, plan) > PAIRS else _by_orders
+    outer, orders = compared(similarity, plan)
     found = {plan.atom: _places(outer)}
     for child, chosen in orders.items():
         found[child] = _inner_places(structure, plan.atom, child, outer, chosen)
-    return found, None
+    return found, None, math.inf
 
 
 def _entries(structure: Structure, plan: Plan) -> int:
@@ -197,7 +201,7 @@ def _by_circuits(similarity: Similarity, plan: Plan) -> Orders:
     values += [similarity.circuits(sites, fibres) for sites in plan.inner.values()]
     outer = assign(torch.stack(values).sum(0))
     trial = similarity.fork()
-    trial.put(structure.extend({plan.atom: _places(outer)}), {s.name for s in plan.sites})
+    trial.put(structure.extend({plan.atom: _places(outer)}), set(plan.names))
     inner = {j: assign(trial.total(sites)) for j, sites in plan.inner.items()}
     return outer, {j: x.reshape(*outer.shape, -1) for j, x in inner.items()}
 

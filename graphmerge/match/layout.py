@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -111,10 +112,15 @@ class Plan:
     own: tuple[Site, ...]
     inner: Mapping[int, tuple[Site, ...]]
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The tensors that the atom moves."""
+        return frozenset(s.name for s in self.sites)
+
     @property
     def linear(self) -> bool:
         """No tensor is moved along two of its dimensions: the assignment's gain is that of the objective."""
-        return len({s.name for s in self.sites}) == len(self.sites)
+        return len(self.names) == len(self.sites)
 
 
 def plan(structure: Structure, k: int, labels: Mapping[str, Sequence[IntArray | None]]) -> Plan:

@@ -10,6 +10,7 @@ On 1000 units and more this is several times faster than the dense solver, most 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,19 +36,23 @@ BLOCK = 1 << 18
 TRIES = 8
 """Sparse problems that are solved at one temperature."""
 
+EXACT = 1e-10
+"""What a pair may be worth beyond its potentials, relative to the largest of these: rounding."""
+
 MOST = 100
 """Pairs per unit beyond which nothing is gained over the dense solver."""
 
 
-def assign_large(s: torch.Tensor) -> IntArray:
+def assign_large(s: torch.Tensor) -> tuple[IntArray, float]:
     """The permutation that maximises sum_i s[i, p(i)] for one matrix [n, n], as columns [n]; exact.
 
-    Where few pairs do not decide it (many ties) the dense solver does, on what the potentials leave.
+    Second, how far below the duals' bound it is, which no other assignment is above. Where few pairs do
+    not decide it (many ties) the dense solver does, on what the potentials leave: it tells no duals (inf).
     """
     n = len(s)
     wanted = s.argmax(1)
     if int(torch.bincount(wanted, minlength=n).max()) == 1:
-        return wanted.cpu().numpy()
+        return wanted.cpu().numpy(), 0.0
     scale = float(s.std()) or 1.0
     v = s.new_zeros(n)
     u = v
@@ -60,14 +65,15 @@ def assign_large(s: torch.Tensor) -> IntArray:
             if len(keys) > MOST * n:
                 break
             columns, offers, prices = _solve(s, u, v, keys)
-            missing = _paying(s, u + offers, v + prices)
+            least = EXACT * float(u.abs().amax() + v.abs().amax())
+            missing = _paying(s, u + offers, v + prices, least)
             if not len(missing):
-                return columns
+                return columns, n * least
             if len(missing) > n and step + 1 < len(COOLING):
                 break
             keys = _distinct(keys, missing)
     rest = torch.cat([block for _, block in _reduced(s, u, v)])
-    return linear_sum_assignment(rest.cpu().numpy(), maximize=True)[1].astype(np.int64)
+    return linear_sum_assignment(rest.cpu().numpy(), maximize=True)[1].astype(np.int64), math.inf
 
 
 def _scaled(
@@ -141,10 +147,9 @@ def _solve(
     return chosen, offers, torch.from_numpy(prices).to(s.device)
 
 
-def _paying(s: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Keys of the pairs that are worth more than ``u`` and ``v`` ask, the best few for each row."""
+def _paying(s: torch.Tensor, u: torch.Tensor, v: torch.Tensor, least: float) -> torch.Tensor:
+    """Keys of the pairs worth more by ``least`` than ``u`` and ``v`` ask, the best few for each row."""
     n = len(s)
-    least = 1e-10 * float(u.abs().amax() + v.abs().amax())
     found = []
     for k, block in _reduced(s, u, v):
         rows = (block.amax(1) > least).nonzero()[:, 0]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 from graphmerge.match.alignment import Step
-from graphmerge.match.descent import RISE, improve
+from graphmerge.match.descent import RISE, improve, neighbours
 from graphmerge.match.layout import Plan
 from graphmerge.match.start import place_one
 from graphmerge.match.task import Keep, forget
@@ -25,8 +25,6 @@ LARGEST = 256
 
 TURNS = 50
 """Most steps on one pair; a handful is usual."""
-
-Touched = Mapping[str, set[str]]
 
 
 def refine(
@@ -42,15 +40,14 @@ def refine(
     Pairs whose turn would come after ``deadline`` (as ``time.perf_counter`` counts) are left out.
     Groups whose units contain others (heads), and those of more than ``LARGEST`` units, keep their places.
     """
-    touched = {g: {s.name for s in p.sites} for g, p in plans.items()}
     sizes = {g: len(similarity.transform.structure.sorts[p.atom].units) for g, p in plans.items()}
     plain = [g for g, p in plans.items() if not p.inner and sizes[g] <= LARGEST]
-    pairs = [(g, h) for g in plain for h in plain if g != h and touched[g] & touched[h]]
+    pairs = [(g, h) for g in plain for h in plain if h in neighbours(plans, g)]
     steps = []
     for n, (group, other) in enumerate(pairs, 1):
         if time.perf_counter() > deadline:
             break
-        trial = _restarted(similarity, plans, touched, group, other)
+        trial = _restarted(similarity, plans, group, other)
         if trial.objective > similarity.objective + RISE * abs(similarity.objective):
             moved = int((trial.transform.phi != similarity.transform.phi).sum())
             similarity = trial
@@ -61,7 +58,7 @@ def refine(
 
 
 def _restarted(
-    similarity: WeightSimilarity, plans: Mapping[str, Plan], touched: Touched, group: str, other: str
+    similarity: WeightSimilarity, plans: Mapping[str, Plan], group: str, other: str
 ) -> WeightSimilarity:
     """``group`` placed without regard to ``other``, then both in turn until neither moves."""
     trial, before = similarity.fork(), similarity.objective
@@ -71,7 +68,7 @@ def _restarted(
         if still == 2:
             break
         start = trial.objective
-        still = 0 if improve(trial, plans[turn], touched[turn]) else still + 1
+        still = 0 if improve(trial, plans[turn])[0] else still + 1
         gain, turn = trial.objective - start, group if turn == other else other
         if turn == other and trial.objective + gain < before:
             break  # gains shrink from step to step: this one will not get there

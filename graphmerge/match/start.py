@@ -12,6 +12,7 @@ groups placed before, and those that never move, entries are compared in order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
 
 import numpy as np
@@ -20,37 +21,52 @@ import torch
 from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import START, Step
 from graphmerge.match.assign import assign
+from graphmerge.match.descent import Proved, improve, neighbours
 from graphmerge.match.layout import Plan, Site
 from graphmerge.match.weights import WeightSimilarity, rows
 from graphmerge.symmetry.structure import Structure
 
 
-def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> Step:
-    """Move every group of ``plans`` to where the bound says; what contains others goes before them."""
+def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step, Proved]:
+    """Move every group of ``plans`` to where the bound says; what contains others goes before them.
+
+    Returns what was done, and which groups are proved to be where the descent would put them.
+    """
     structure = similarity.transform.structure
+    proved: Proved = {}
     placed = set(structure.atoms) - {p.atom for p in plans.values()}
     waiting = dict(plans)
     while waiting:
         ready = [g for g, p in waiting.items() if _above(structure, p.atom) <= placed]
         group = max(ready, key=lambda g: _known(structure, waiting[g], placed))
         p = waiting.pop(group)
-        place_one(similarity, p, set(structure.atoms) - placed - {p.atom})
+        left = place_one(similarity, p, set(structure.atoms) - placed - {p.atom})
         placed.add(p.atom)
-    return Step(START, "all groups", sum(similarity.transform.moved_units().values()), similarity.objective)
+        proved = {g: x for g, x in proved.items() if g not in neighbours(plans, group)}
+        if left < math.inf:
+            proved[group] = left
+    moved = sum(similarity.transform.moved_units().values())
+    return Step(START, "all groups", moved, similarity.objective), proved
 
 
-def place_one(similarity: WeightSimilarity, plan: Plan, unknown: Set[int]) -> None:
-    """Move one group to where the bound says when nothing is known of the atoms ``unknown``."""
+def place_one(similarity: WeightSimilarity, plan: Plan, unknown: Set[int]) -> float:
+    """Move one group to where the bound says when nothing is known of the atoms ``unknown``.
+
+    Where it does not meet them this is a step of the descent; what that leaves is returned (inf: not known).
+    """
     structure = similarity.transform.structure
     known = set(structure.atoms) - unknown - {plan.atom}
     plain = [s for s in plan.sites if not _is_open(structure, s, plan.atom, known)]
+    if len(plain) == len(plan.sites):
+        return improve(similarity, plan)[1]
     total = similarity.fresh(plain) if plain else None
     for site in (s for s in plan.sites if not any(s is p for p in plain)):
         bound = _bound(similarity, site, plan.atom, known)
         total = bound if total is None else total.add_(bound)
     assert total is not None, "a plan has sites"
     delta = structure.extend({plan.atom: assign(total).argsort(-1).cpu().numpy()})
-    similarity.put(delta, {s.name for s in plan.sites})
+    similarity.put(delta, set(plan.names))
+    return math.inf
 
 
 def _is_open(structure: Structure, site: Site, atom: int, known: Set[int]) -> bool:

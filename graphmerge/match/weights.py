@@ -6,7 +6,7 @@ Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 (SOBL
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,12 @@ NARROW = 64
 
 PRODUCTS = 1 << 20
 """Entries that are multiplied at once for an inner product."""
+
+BLOCK = 256
+"""Units that are compared with all others at once."""
+
+TIE = 1e-6
+"""Relative squared distance at which two units count as the same."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -132,6 +138,12 @@ class WeightSimilarity:
         """The rows of the child units of both models: [fibre, unit, i, entry]."""
         pair = (rows(site, x).flatten(2) for x in self.pair(site.name))
         return [x.reshape(fibres, -1, *x.shape[1:]) for x in pair]
+
+    def twins(self, sites: Sequence[Site]) -> int:
+        """How many units could change places with another at no loss: dead or duplicates in one model."""
+        own = twins(rows(s, self._a[s.name]) for s in sites)
+        other = twins(rows(s, self.transform.apply_to(s.name, self._b[s.name])) for s in sites)
+        return int((own | other).sum())
 
     def put(self, delta: IntArray, names: set[str]) -> None:
         """Move ``names`` further by ``delta``, whatever that does to the objective."""
@@ -251,20 +263,30 @@ def _widest(site: Site, t: torch.Tensor) -> int | None:
     return max(rest, key=lambda d: t.shape[d], default=None)
 
 
-def sketch(a: Mapping[str, torch.Tensor], sites: Sequence[Site]) -> torch.Tensor:
-    """Similarity [fibre, i, j] of the units of a model with each other, estimated by random projection.
+def twins(matrices: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Which units, given by rows [fibre, unit, ...], are dead or duplicates: [fibre, unit] (bool)."""
+    units = _sketch(matrices)
+    size = units.square().sum(-1)
+    found = []
+    for first in range(0, units.shape[1], BLOCK):
+        rows = slice(first, first + BLOCK)
+        alike = 2 * units[:, rows] @ units.mT >= (1 - TIE) * (size[:, rows, None] + size[:, None])
+        found.append(alike.sum(-1) > 1)  # each is its own twin
+    return torch.cat(found, 1)
 
-    Exact enough to tell twins, at a fraction of the work: units as [fibre, unit, ``NARROW``], each entry a
-    random combination of all parameters (Johnson and Lindenstrauss 1984).
+
+def _sketch(matrices: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Units as [fibre, unit, ``NARROW``], each entry a random combination of all parameters.
+
+    Exact enough to tell twins, at a fraction of the work (Johnson and Lindenstrauss 1984).
     """
     generator = torch.Generator().manual_seed(0)
     total = None
-    for site in sites:
-        left = rows(site, a[site.name]).flatten(2)
+    for left in (x.flatten(2) for x in matrices):
         mix = torch.randn(left.shape[-1], NARROW, generator=generator, dtype=left.dtype).to(left.device)
         total = left @ mix if total is None else total + left @ mix
-    assert total is not None, "a plan has sites"
-    return total @ total.mT
+    assert total is not None, "a group has parameters"
+    return total
 
 
 def _unit_order(site: Site, source: IntArray) -> IntArray | None:

@@ -9,9 +9,8 @@ from torch import nn
 import graphmerge as gm
 from graphmerge.axes.units import IntArray
 from graphmerge.match import weights
-from graphmerge.match.descent import ambiguous
 from graphmerge.match.layout import Plan, plans
-from graphmerge.match.weights import WeightSimilarity, sketch
+from graphmerge.match.weights import WeightSimilarity
 
 State = dict[str, torch.Tensor]
 
@@ -100,13 +99,14 @@ def test_no_more_is_kept_than_a_part_of_one_model(
     assert 0 < kept <= weights.KEEP * sum(t.nbytes for t in a.values())
 
 
-def test_twins_are_seen_in_a_sketch(
+def test_twins_in_either_model_are_counted(
     setting: tuple[gm.ModelGraph, dict[str, Plan], State, State],
 ) -> None:
-    _, work, a, _ = setting
+    graph, work, a, b = setting
     twin = dict(a)
     copied = torch.arange(24)
     copied[3] = 7
     twin |= {n: a[n][copied] for n in ("6.weight", "6.bias")} | {"8.weight": a["8.weight"][:, copied]}
-    assert ambiguous(lambda sites: sketch(a, sites), work) == {}
-    assert ambiguous(lambda sites: sketch(twin, sites), work) == {"6": 2}
+    for pair, count in (((a, b), 0), ((twin, b), 2), ((b, twin), 2), ((twin, twin), 2)):
+        similarity = WeightSimilarity(*pair, graph.identity())
+        assert {g: similarity.twins(p.sites) for g, p in work.items()} == {"0": 0, "3": 0, "6": count}
