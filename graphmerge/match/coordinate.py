@@ -36,6 +36,12 @@ PERFECT = 1e-6
 NEAR = 0.5
 """Part of that bound from which on two models are taken for relatives that the placement has found."""
 
+LITTLE = 0.01
+"""Relative gain of the first descent up to which its beginning had all but found the optimum.
+
+Restarts then gained nothing in any of the pairs measured (see BENCHMARKS.md); above it they mostly do.
+"""
+
 Plans = Mapping[str, Plan]
 
 
@@ -90,16 +96,20 @@ def _descended(
 ) -> tuple[WeightSimilarity, bool]:  # fmt: skip
     """One descent, then restarts until they are used up, or the time is, or nothing is gained.
 
-    The first restart is a descent from ``other`` as well, unless the models are clearly near each other;
-    in each round neighbouring pairs are placed anew.
+    There are none where the descent found ``LITTLE`` left to do. The first restart is a descent from
+    ``other`` as well, unless the models are clearly near each other; in each round neighbouring pairs are
+    placed anew.
     """
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
+    before = similarity.objective
     with task.stage("descent"):
         found, converged = descend(
             similarity, work, task.seed, progress=task.progress, keep=task.keep, proved=proved
         )
     steps += found
     reached[:] = [similarity.objective]
+    if task.start is None and similarity.objective - before <= LITTLE * abs(similarity.objective):
+        return similarity, converged
     again = task.options["restarts"] > 1 and similarity.objective < NEAR * bound
     if again and other is not None and time.perf_counter() < deadline:
         similarity.forget()

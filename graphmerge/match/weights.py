@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from graphmerge.axes.units import IntArray
 from graphmerge.match.circuits import circuits
@@ -35,11 +36,11 @@ NARROW = 64
 PRODUCTS = 1 << 20
 """Entries that are multiplied at once for an inner product."""
 
-BLOCK = 256
-"""Units that are compared with all others at once."""
+SKETCH = 8
+"""Random combinations of the parameters of a unit by which it is told from others."""
 
-TIE = 1e-6
-"""Relative squared distance at which two units count as the same."""
+TIE = 1e-10
+"""Relative squared distance of two units that counts as none: the rounding of float32 sums."""
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -264,29 +265,23 @@ def _widest(site: Site, t: torch.Tensor) -> int | None:
 
 
 def twins(matrices: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Which units, given by rows [fibre, unit, ...], are dead or duplicates: [fibre, unit] (bool)."""
-    units = _sketch(matrices)
-    size = units.square().sum(-1)
-    found = []
-    for first in range(0, units.shape[1], BLOCK):
-        rows = slice(first, first + BLOCK)
-        alike = 2 * units[:, rows] @ units.mT >= (1 - TIE) * (size[:, rows, None] + size[:, None])
-        found.append(alike.sum(-1) > 1)  # each is its own twin
-    return torch.cat(found, 1)
+    """Which units, given by rows [fibre, unit, ...], are dead or duplicates: [fibre, unit] (bool).
 
-
-def _sketch(matrices: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Units as [fibre, unit, ``NARROW``], each entry a random combination of all parameters.
-
-    Exact enough to tell twins, at a fraction of the work (Johnson and Lindenstrauss 1984).
+    They are compared by a few random combinations of all their parameters (Johnson and Lindenstrauss
+    1984), in the order of the first of these, which brings duplicates next to each other.
     """
     generator = torch.Generator().manual_seed(0)
-    total = None
-    for left in (x.flatten(2) for x in matrices):
-        mix = torch.randn(left.shape[-1], NARROW, generator=generator, dtype=left.dtype).to(left.device)
-        total = left @ mix if total is None else total + left @ mix
-    assert total is not None, "a group has parameters"
-    return total
+    sketches = []
+    for x in (m.flatten(2) for m in matrices):
+        mix = torch.randn(x.shape[-1], SKETCH, generator=generator, dtype=x.dtype).to(x.device)
+        sketches.append(x @ mix)
+    units = torch.stack(sketches).sum(0)
+    order = units[..., 0].argsort(-1)
+    units = units.gather(1, order[..., None].expand_as(units))
+    size = units.square().sum(-1)
+    same = units.diff(dim=1).square().sum(-1) <= TIE * (size[:, 1:] + size[:, :-1])
+    found = nn.functional.pad(same, (1, 0)) | nn.functional.pad(same, (0, 1))
+    return torch.zeros_like(found).scatter(1, order, found)
 
 
 def _unit_order(site: Site, source: IntArray) -> IntArray | None:
