@@ -7,7 +7,7 @@ Every row is one pair of models, matched by graphmerge with its defaults and by 
 ``--peer`` is the interpreter of an environment that has the PyPI package rebasin; it is run by
 ``tools/bench_peer.py`` in a process of its own, on the same weights. Seconds are processor seconds of the
 process, so that other work on the machine counts little. Rows are kept in ``--rows`` and not measured
-again; the section of ``--out`` is written anew from all of them.
+again unless asked (what the peer took is then kept); the section of ``--out`` is written anew from all.
 """
 
 from __future__ import annotations
@@ -53,10 +53,14 @@ def make(name: str, kind: str, seed: int) -> tuple[gm.ModelGraph, State, State, 
 
 
 class Peak:
-    """The most resident memory beyond that at the start, sampled a hundred times a second (bytes)."""
+    """The most resident memory beyond that at the start, sampled a hundred times a second (bytes).
+
+    Meanwhile glibc gives every larger block back when it is freed: what it would hoard is not held.
+    """
 
     def __enter__(self) -> Peak:
         gc.collect()
+        self._limits(1 << 20, 1 << 17)
         ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but not given back would hide what is taken
         self.before, self.most, self._on = self._now(), 0, True
         self._thread = threading.Thread(target=self._watch)
@@ -66,6 +70,13 @@ class Peak:
     def __exit__(self, *_: object) -> None:
         self._on = False
         self._thread.join()
+        self._limits(1 << 25, 1 << 26)  # where glibc's own end up
+
+    @staticmethod
+    def _limits(mapped: int, trimmed: int) -> None:
+        """From which size on blocks are given back one by one, and free memory at the end of the heap."""
+        for key, value in ((-3, mapped), (-1, trimmed)):
+            ctypes.CDLL(None).mallopt(key, value)
 
     def _watch(self) -> None:
         while self._on:
@@ -142,10 +153,9 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     """One row of the table."""
     graph, a, b, planted = make(name, kind, options.seed)
     size = sum(t.nbytes for t in parameters(graph, a).values())
-    with Peak() as peak:
-        since = time.process_time()
-        alignment = gm.match(graph, a, b, seed=options.seed)
-        seconds = time.process_time() - since
+    since = time.process_time()
+    alignment = gm.match(graph, a, b, seed=options.seed)
+    seconds = time.process_time() - since
     row: dict[str, Any] = {
         "name": name,
         "kind": kind,
@@ -153,11 +163,14 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         "seconds": seconds,
         "objective": alignment.objective,
         "start": alignment.start,
-        "memory": 2 + peak.most / size if size > 1 << 24 else None,
         "certified": alignment.certified,
         "exact": None if planted is None else alignment.transform == planted,
     }
     row["plain seconds"], row["plain objective"] = plain_descent(graph, a, b, options.seed)
+    if size > 1 << 24:
+        with Peak() as peak:
+            gm.match(graph, a, b, seed=options.seed)
+        row["memory"] = 2 + peak.most / size
     if options.peer:
         other = peer(options.peer, name, a, b, options.limit, options.threads)
         if "state" in other:
@@ -182,7 +195,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['plain seconds'] / row['seconds']:.1f}",
         f"{row['objective'] / row['plain objective'] - 1:+.2%}",
         shown,
-        f"{row['memory']:.1f}" if row["memory"] else "",
+        f"{row['memory']:.1f}" if row.get("memory") else "",
         ", ".join(filter(None, [exact, "certified" if row["certified"] else ""])),
     ]
     return "| " + " | ".join(cells) + " |\n"
@@ -195,8 +208,9 @@ HEAD = (
 NOTE = (
     "Made by `python tools/bench_matching.py`, {threads} thread(s). Seconds are processor seconds; plain is"
     " Git Re-Basin's weight matching as published, on the same weights in the same process, heads with their"
-    " inner order as it stands. Memory is the peak of the process, both models included, in sizes of one (of"
-    " those above 16 MB; the libraries' own buffers weigh on small ones). *planted*: the same weights in a"
+    " inner order as it stands. Memory is the peak of the process in a run of its own, both models included, in"
+    " sizes of one (of those above 16 MB; the libraries' own buffers weigh on small ones); freed blocks that"
+    " glibc would keep for later are not counted. *planted*: the same weights in a"
     " random order; *independent*: two initialisations; *trained-like*: random weights whose singular values"
     " decay.\n\n"
 )
@@ -223,7 +237,8 @@ def main() -> None:
         for kind in options.kinds:
             key = f"{name} {kind}"
             if key not in kept or options.again:
-                kept[key] = measure(name, kind, options)
+                old = {"peer": kept[key]["peer"]} if "peer" in kept.get(key, {}) else {}
+                kept[key] = old | measure(name, kind, options)
                 options.rows.write_text(json.dumps(kept, indent=1) + "\n")
             sys.stdout.write(line(kept[key]))
             sys.stdout.flush()

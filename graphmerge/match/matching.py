@@ -101,10 +101,10 @@ def parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[
         value = state[present[0]].detach()
         if tuple(value.shape) != t.shape:
             raise InputError(f"tensor {t.name} of {which} is {tuple(value.shape)}, traced was {t.shape}")
-        if not bool(torch.isfinite(value).all()):
-            raise InputError(f"tensor {t.name} of {which} holds NaN or infinity: it cannot be matched")
         if value.is_complex():
             raise InputError(f"tensor {t.name} of {which} is complex: it cannot be matched yet")
+        if value.numel() and not torch.stack(value.aminmax()).isfinite().all():  # no copy of its size
+            raise InputError(f"tensor {t.name} of {which} holds NaN or infinity: it cannot be matched")
         if not t.is_buffer:
             found[t.name] = value.to(torch.promote_types(value.dtype, torch.float32))
     return graph.structure.gather(found)

@@ -13,7 +13,7 @@ groups placed before, and those that never move, entries are compared in order.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from graphmerge.match.descent import Proved, improve, neighbours
 from graphmerge.match.layout import Plan, Site
 from graphmerge.match.weights import WeightSimilarity, rows
 from graphmerge.symmetry.structure import Structure
+
+PART = 1 << 20
+"""Entries of one model that are sorted at once."""
 
 
 def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step, Proved]:
@@ -107,8 +110,12 @@ def _known(structure: Structure, plan: Plan, placed: Set[int]) -> float:
 def _bound(similarity: WeightSimilarity, site: Site, atom: int, placed: Set[int]) -> torch.Tensor:
     """The most that unit i of a and unit j of b can be alike in each fibre: [fibre, i, j]."""
     keys = _keys(similarity.transform.structure, site, atom, placed)
-    a, b = (_sorted(rows(site, t).flatten(2), keys) for t in similarity.pair(site.name))
-    return a @ b.transpose(1, 2)
+    a, b = (rows(site, t).flatten(2) for t in similarity.pair(site.name))
+    total = a.new_zeros(a.shape[0], a.shape[1], a.shape[1])
+    for columns, size in _alike(keys, PART // (a.shape[0] * a.shape[1])):
+        left, right = (_sorted(x, columns, size) for x in (a, b))
+        total.baddbmm_(left, right.mT)
+    return total
 
 
 def _keys(structure: Structure, site: Site, atom: int, placed: Set[int]) -> IntArray:
@@ -136,19 +143,23 @@ def _keys(structure: Structure, site: Site, atom: int, placed: Set[int]) -> IntA
     return key.ravel()
 
 
-def _sorted(entries: torch.Tensor, keys: IntArray) -> torch.Tensor:
-    """Entries [.., entry] in ascending order among those of one key."""
+def _alike(keys: IntArray, most: int) -> Iterator[tuple[IntArray, int]]:
+    """Entries key by key, those of keys with as many entries together, about ``most`` at once; how many."""
     _, number, counts = np.unique(keys, return_inverse=True, return_counts=True)
     sizes = counts[number]
     columns = np.lexsort((number, sizes))
-    found = []
-    for size in np.unique(counts):
-        index = torch.from_numpy(columns[sizes[columns] == size]).to(entries.device)
-        part = entries.index_select(-1, index)
-        if size > 1:
-            _sort(part.view(*part.shape[:-1], -1, int(size)))
-        found.append(part)
-    return torch.cat(found, -1) if len(found) > 1 else found[0]
+    for size in map(int, np.unique(counts)):
+        own = columns[sizes[columns] == size]
+        step = max(1, most // size) * size
+        yield from ((own[k : k + step], size) for k in range(0, len(own), step))
+
+
+def _sorted(entries: torch.Tensor, columns: IntArray, size: int) -> torch.Tensor:
+    """Some columns of entries [.., entry], every ``size`` of them in ascending order."""
+    part = entries.index_select(-1, torch.from_numpy(columns).to(entries.device))
+    if size > 1:
+        _sort(part.view(*part.shape[:-1], -1, size))
+    return part
 
 
 def _sort(t: torch.Tensor) -> None:

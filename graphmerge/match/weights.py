@@ -25,7 +25,7 @@ KEEP = 0.3
 CHUNK = 1 / 16
 """Tensors are moved and multiplied in parts of this size, as a part of one model, or of ``LEAST`` bytes."""
 
-LEAST = 1 << 24
+LEAST = 1 << 22
 
 PART = 0.5
 """Similarities are corrected, not computed anew, where at most this part of their rows moved."""
