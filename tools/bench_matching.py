@@ -16,6 +16,7 @@ import argparse
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ from graphmerge.match.weights import rows
 from graphmerge.symmetry.structure import reorder
 
 PAGE = 4096
+SMALL = 1 << 24
 RISE = 1e-8
 
 
@@ -53,14 +55,10 @@ def make(name: str, kind: str, seed: int) -> tuple[gm.ModelGraph, State, State, 
 
 
 class Peak:
-    """The most resident memory beyond that at the start, sampled a hundred times a second (bytes).
-
-    Meanwhile glibc gives every larger block back when it is freed: what it would hoard is not held.
-    """
+    """The most resident memory beyond that at the start, sampled a hundred times a second (bytes)."""
 
     def __enter__(self) -> Peak:
         gc.collect()
-        self._limits(1 << 20, 1 << 17)
         ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but not given back would hide what is taken
         self.before, self.most, self._on = self._now(), 0, True
         self._thread = threading.Thread(target=self._watch)
@@ -70,13 +68,6 @@ class Peak:
     def __exit__(self, *_: object) -> None:
         self._on = False
         self._thread.join()
-        self._limits(1 << 25, 1 << 26)  # where glibc's own end up
-
-    @staticmethod
-    def _limits(mapped: int, trimmed: int) -> None:
-        """From which size on blocks are given back one by one, and free memory at the end of the heap."""
-        for key, value in ((-3, mapped), (-1, trimmed)):
-            ctypes.CDLL(None).mallopt(key, value)
 
     def _watch(self) -> None:
         while self._on:
@@ -149,6 +140,26 @@ def peer(python: str, name: str, a: State, b: State, limit: int, threads: int) -
         return {"seconds": float(run.stdout.split()[-1]), "state": torch.load(Path(folder) / "moved.pt")}
 
 
+def held(name: str, kind: str, options: argparse.Namespace) -> float:
+    """Peak memory in sizes of one model, in a process of its own.
+
+    Its glibc gives every larger block back when it is freed: what it would hoard is not held.
+    """
+    given = {"threads": options.threads, "seed": options.seed, "only": name, "kinds": kind}
+    flags = [str(x) for key, value in given.items() for x in (f"--{key}", value)]
+    command = [sys.executable, __file__, "--memory", *flags]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def taken(name: str, kind: str, seed: int) -> float:
+    """Both models and the most that matching takes beyond them, in sizes of one."""
+    graph, a, b, _ = make(name, kind, seed)
+    with Peak() as peak:
+        gm.match(graph, a, b, seed=seed)
+    return 2 + peak.most / sum(t.nbytes for t in parameters(graph, a).values())
+
+
 def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
     graph, a, b, planted = make(name, kind, options.seed)
@@ -167,10 +178,8 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         "exact": None if planted is None else alignment.transform == planted,
     }
     row["plain seconds"], row["plain objective"] = plain_descent(graph, a, b, options.seed)
-    if size > 1 << 24:
-        with Peak() as peak:
-            gm.match(graph, a, b, seed=options.seed)
-        row["memory"] = 2 + peak.most / size
+    if size > SMALL:
+        row["memory"] = held(name, kind, options)
     if options.peer:
         other = peer(options.peer, name, a, b, options.limit, options.threads)
         if "state" in other:
@@ -208,11 +217,10 @@ HEAD = (
 NOTE = (
     "Made by `python tools/bench_matching.py`, {threads} thread(s). Seconds are processor seconds; plain is"
     " Git Re-Basin's weight matching as published, on the same weights in the same process, heads with their"
-    " inner order as it stands. Memory is the peak of the process in a run of its own, both models included, in"
-    " sizes of one (of those above 16 MB; the libraries' own buffers weigh on small ones); freed blocks that"
-    " glibc would keep for later are not counted. *planted*: the same weights in a"
-    " random order; *independent*: two initialisations; *trained-like*: random weights whose singular values"
-    " decay.\n\n"
+    " inner order as it stands. Memory is the peak of the process in a run of its own, both models included,"
+    " in sizes of one (of those above 16 MB; the libraries' own buffers weigh on small ones); freed blocks"
+    " that glibc would keep for later are not counted. *planted*: the same weights in a random order;"
+    " *independent*: two initialisations; *trained-like*: random weights whose singular values decay.\n\n"
 )
 
 
@@ -230,8 +238,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows anew")
     parser.add_argument("--rows", type=Path, default=Path("BENCHMARKS.json"))
     parser.add_argument("--out", type=Path, default=Path("BENCHMARKS.md"))
+    parser.add_argument("--memory", action="store_true", help="print the peak memory of one row, no more")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.memory:
+        sys.stdout.write(f"{taken(options.only[0], options.kinds[0], options.seed)}\n")
+        return
     kept = json.loads(options.rows.read_text()) if options.rows.exists() else {}
     for name in options.only:
         for kind in options.kinds:
