@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import graphmerge as gm
-from graphmerge.match.descent import descend
+from graphmerge.match import assign
+from graphmerge.match.descent import descend, gaps, improve
 from graphmerge.match.layout import plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place, place_one
@@ -84,3 +85,31 @@ def test_fine_tuned_models_start_from_where_they_are() -> None:
     found = gm.match(graph, a, tuned)
     assert found.transform.is_identity
     assert found.history == ()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_that_is_proved_cannot_be_improved(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assign, "LARGE", 3)
+    graph, a, b = setting(seed)
+    work = plans(graph, graph.structure, graph.structure.labels)
+    similarity = WeightSimilarity(a, b, graph.identity())
+    _, proved = place(similarity, work)
+    assert set(proved) == {"2"}, "it was placed last: where it belongs while group 0 stays"
+    for _ in "placed", "descended":
+        assert all(improve(similarity, work[g])[0] == 0 for g in proved)
+        assert all(gaps(similarity, {g: work[g]})[g] <= left + 1e-9 for g, left in proved.items())
+        descend(similarity, work, seed=0, proved=proved)
+    assert proved.keys() == work.keys()
+
+
+def test_nothing_is_restarted_where_the_start_was_all_but_optimal() -> None:
+    """One hidden layer is solved by its placement, three are not."""
+    ends = []
+    for widths in ((6, 40, 3), (6, 20, 15, 10, 3)):
+        models = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            models.append(nn.Sequential(*(nn.Linear(n, m) for n, m in pairwise(widths))))
+        graph = gm.trace(models[0], (torch.randn(2, 6),))
+        ends.append("restarts" in gm.match(graph, *models).stages)
+    assert ends == [False, True]
