@@ -71,6 +71,7 @@ def match_weights(task: Task) -> Found:
             certificate = dict.fromkeys(work, max(0.0, bound - similarity.objective))
         else:
             certificate = gaps(similarity, work, proved)
+            similarity.forget()
         alike = {g: n for g, p in work.items() if (n := similarity.twins(p.sites))}
         notes = {"bound": bound, "ambiguous": alike}
     return Found(
