@@ -297,8 +297,9 @@ def test_ctrl_c_in_a_long_match_keeps_what_was_reached_and_start_goes_on(run: Ru
     endless = [sys.executable, "-m", "graphmerge", *words, "--option", f"steps={10**9}"]
     environment = {**os.environ, "PYTHONPATH": f"{Path(gm.__file__).parents[1]}{os.pathsep}{tmp_path}"}
     process = subprocess.Popen(
-        endless, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        endless, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     assert process.stderr is not None
     seen = next(line for line in process.stderr if "matching: step" in line)
     process.send_signal(signal.SIGINT)

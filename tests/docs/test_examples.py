@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import FENCE, PAGES, ROOT, fits, run
+from pages import FENCE, PAGES, ROOT, blocks, fits, run
 
 from graphmerge.axes import RULES
 
@@ -22,9 +22,12 @@ def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(RULES, "_rules", dict(RULES._rules))
     monkeypatch.setenv("COLUMNS", "100")
+    names = [b.word.removesuffix(".py") for page in PAGES for b in blocks(page) if b.word.endswith(".py")]
+    others = {n: sys.modules.pop(n) for n in names if n in sys.modules}  # other tests have modules, too
     yield
-    for file in tmp_path.glob("*.py"):
-        sys.modules.pop(file.stem, None)
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
