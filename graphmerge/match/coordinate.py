@@ -59,6 +59,7 @@ def match_weights(task: Task) -> Found:
         with task.stage("placement"):
             trial = similarity.fork()
             placed, settled = place(trial, work)
+            trial.forget()  # the descent keeps those that it comes back to
         if placed.objective > start:  # models that share their training are already in place
             similarity, other, steps, proved = trial, similarity, [placed], settled
             task.keep(similarity.transform, similarity.objective)
