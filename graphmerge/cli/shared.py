@@ -15,7 +15,7 @@ from torch import nn
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes
 from graphmerge.sources import build_model, example_inputs, pick_device
-from graphmerge.sources.weights import load_weights
+from graphmerge.sources.weights import load_weights, put_weights
 
 Command = Callable[..., None]
 
@@ -45,7 +45,7 @@ class Net:
         torch.manual_seed(self.seed)
         built = build_model(self.model, place, self.trust)
         if weights:
-            built.module.load_state_dict(load_weights(built.module, weights, talk.say).state)
+            put_weights(built.module, load_weights(built.module, weights, talk.say).state)
         args, kwargs = example_inputs(self.inputs or built.examples, place, self.seed)
         return built.module, args, kwargs
 

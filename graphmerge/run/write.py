@@ -25,6 +25,7 @@ from graphmerge.run.open import Opened
 from graphmerge.run.summary import letter
 from graphmerge.sources.converted import as_in_file
 from graphmerge.sources.huggingface import CONFIG, read_config, side_files
+from graphmerge.sources.weights import put_weights
 
 PATH = "Loss along the path from a to b"
 
@@ -52,7 +53,7 @@ def write_onnx(
 ) -> dict[str, Any]:
     """merged.onnx, compared with torch; what to report of it."""
     module, args, kwargs = opened.model, opened.args, opened.kwargs
-    module.load_state_dict(dict(result.kept.state))
+    put_weights(module, result.kept.state)
     args, kwargs = pytree.tree_map(lambda t: t.cpu() if isinstance(t, torch.Tensor) else t, (args, kwargs))
     metadata = {"recipe": json.dumps(made_by, sort_keys=True)}
     written = export_onnx(

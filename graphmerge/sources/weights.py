@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,3 +44,13 @@ def load_weights(
     if changed := Counter(f"{d} as {own[n].dtype}" for n, d in stored.items() if d != own[n].dtype):
         say(f"{path}: computed " + ", ".join(f"{n} tensors of {x}" for x, n in changed.items()))
     return Weights({n: t.to(own[n]) for n, t in checked.state.items()}, stored)
+
+
+def put_weights(module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load a plain state dict, which has lost the versions of layers that torch keeps beside one.
+
+    Some layers (MNASNet's) do not load without: they are told the versions that they have.
+    """
+    whole = OrderedDict(state)
+    whole._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(whole)

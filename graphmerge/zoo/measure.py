@@ -15,6 +15,7 @@ from graphmerge.evaluate import barrier, evaluate
 from graphmerge.export import export_onnx
 from graphmerge.match import match
 from graphmerge.progress import Progress, silent
+from graphmerge.sources.weights import put_weights
 from graphmerge.symmetry import trace
 from graphmerge.zoo.config import Entry
 from graphmerge.zoo.cost import in_steps, peak_bytes, reference_step, seconds
@@ -120,7 +121,7 @@ def _barrier(s: Subject) -> Facts:
 
 
 def _onnx(s: Subject) -> Facts:
-    s.model.load_state_dict(s.states[0])
+    put_weights(s.model, s.states[0])
     atol = s.entry.tolerances.onnx
     args, kwargs = s.example
     with tempfile.TemporaryDirectory() as folder:
