@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphmerge.errors import UsageError, refusal
+from graphmerge.errors import UsageError, out_of_memory, refusal
 from graphmerge.symmetry.graph import ModelGraph
 from graphmerge.symmetry.groups import SymmetryGroup
 from graphmerge.trace.memory import ties
@@ -60,9 +60,11 @@ class Runner:
         try:
             self.args, self.kwargs = self._inputs(self.graph.program.example)
             self.reference = self.run(self.state)
-        except RuntimeError:
-            if self.dtype == torch.float32:
-                raise
+        except Exception as error:  # a foreign module may raise anything
+            if self.dtype == torch.float32 or not isinstance(error, RuntimeError):
+                if out_of_memory(error):
+                    raise
+                raise UsageError(_does_not_run(self.model, error)) from error
             self.dtype = torch.float32
             self.state = {n: _in(t, self.dtype) for n, t in self.state.items()}
             self._refer()
@@ -261,3 +263,14 @@ def _change(before: torch.Tensor, after: torch.Tensor) -> float:
     scale = before.abs().max().item() if before.numel() else 0.0
     change = (before - after).abs().max().item() if before.numel() else 0.0
     return (change / scale if scale else change) if math.isfinite(change) else math.inf
+
+
+def _does_not_run(model: nn.Module, error: Exception) -> str:
+    return refusal(
+        f"{type(model).__name__} does not run on its example inputs, though it could be traced with them.",
+        expected="inputs that the model takes",
+        seen=f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}",
+        means="it looks at their values where tracing does not (for tokens of images, say), so that nothing"
+        " can be proved",
+        fix="give inputs with real values: args in Python, or a .pt2, which holds its example",
+    )

@@ -98,6 +98,7 @@ def verify(
 
 
 def _verify(graph: ModelGraph, model: nn.Module, seed: int, progress: Progress) -> Verification:
+    progress("verifying: running the model with other weights")
     runner = Runner(graph, model, seed)
     tolerance, noise = _tolerance(graph, runner)
     together, found = _judge(graph, runner, graph.groups, tolerance, seed, progress)
@@ -131,6 +132,7 @@ def _judge(
     """The error of all groups moved together, and each group's own check."""
     if not groups:
         return 0.0, []
+    progress(f"verifying: all {len(groups)} groups together")
     move = graph.random_transform(seed, [g.name for g in groups])
     together = runner.error(move.apply(runner.state))
     checks = []

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import graphmerge as gm
 from graphmerge.axes import RULES, Registry
 from graphmerge.axes.registry import RuleFunction
+from graphmerge.errors import UsageError
 from graphmerge.symmetry.verify import TOLERANCE
 
 
@@ -240,3 +241,22 @@ def test_groups_are_frozen_by_name_or_pattern_and_keep_their_names() -> None:
     assert graph.freeze(["0"]).frozen == ("0",)
     with pytest.raises(gm.UsageError, match="no group or parameter is called 'layer3'"):
         graph.freeze(["layer3"])
+
+
+class Picky(nn.Module):
+    """Looks at the values of its tokens, but not while it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(9, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_exporting() and not (ids == 7).any():
+            raise ValueError("image features and image tokens do not match")
+        return self.out(self.embed(ids).relu())
+
+
+def test_a_model_that_refuses_its_example_when_it_is_run_is_told_so() -> None:
+    graph = gm.trace(Picky(), (torch.zeros(2, 4, dtype=torch.int64),))
+    with pytest.raises(UsageError, match="image tokens do not match"):
+        gm.verify(graph, Picky())
