@@ -242,7 +242,8 @@ def prove(
     Raises GateError where a symmetry fails.
     """
     units = sum(g.units for g in graph.groups)
-    say(f"{len(graph.groups)} symmetry groups, {units} units; verifying by running the model")
+    count = len(graph.groups)
+    say(f"{count} symmetry group{'s' * (count != 1)}, {units} units; verifying by running the model")
     verification = verify(graph, model, seed, progress=progress).require()
     say(f"all groups hold (largest relative change {verification.max_error:.1e})")
     if verification.unobservable:

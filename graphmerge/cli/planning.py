@@ -56,7 +56,7 @@ def show(found: Plan) -> None:
     if found.graph:
         groups = found.graph.groups
         units = sum(g.units for g in groups)
-        out.print(f"{len(groups)} symmetry groups, {units} units", markup=False)
+        out.print(f"{len(groups)} symmetry group{'s' * (len(groups) != 1)}, {units} units", markup=False)
     if found.estimate:
         cells = [(stage, f"{seconds:.1f}") for stage, seconds in found.estimate.stages.items()]
         table("Seconds, about", ("stage", "seconds"), cells)
