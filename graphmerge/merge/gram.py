@@ -20,18 +20,23 @@ MEMORY = 1 << 25
 
 @dataclass(frozen=True)
 class Product:
-    """An affine operator whose weight is a parameter: its node, the parameter, and the operator."""
+    """An affine operator whose weight is a parameter: its node, the parameter, and the operator.
+
+    ``bias`` is its bias, where that is a parameter which nothing else reads.
+    """
 
     node: str
     weight: str
     op: str
     groups: int
+    bias: str | None = None
 
-    def matrix(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight as [group, output unit, input feature]."""
+    def matrix(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """The weight as [group, output unit, input feature]; a bias stands for one more feature."""
         if self.op == "aten::addmm":
-            return weight.T.unsqueeze(0)
-        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+            weight = weight.T
+        matrix = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+        return matrix if bias is None else torch.cat([matrix, bias.reshape(*matrix.shape[:2], 1)], -1)
 
     def weight_of(self, matrix: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """A weight shaped as ``like`` from such a matrix."""
@@ -40,12 +45,12 @@ class Product:
     def gram(self, visit: Visit) -> torch.Tensor:
         """X'X of the input features over the number of rows: [group, feature, feature] (float64)."""
         count, total = 0, torch.zeros((), dtype=torch.float64)
-        for rows in self._rows(visit):
+        for rows in self.rows(visit):
             total = total.to(rows.device) + rows.mT @ rows
             count += rows.shape[1]
         return total / count
 
-    def _rows(self, visit: Visit) -> Iterator[torch.Tensor]:
+    def rows(self, visit: Visit) -> Iterator[torch.Tensor]:
         """Input features [group, row, feature] (float64: the equations may be close to singular)."""
         x = visit.args[AFFINE[self.op].x].double()
         if self.op in ("aten::linear", "aten::addmm"):
@@ -106,8 +111,15 @@ def products(program: Program) -> tuple[tuple[Product, ...], dict[str, str]]:
             skipped[weight] = "a transposed convolution"
         else:
             groups = node.args[6] if op.startswith("aten::conv") and len(node.args) > 6 else 1
-            found.append(Product(node.name, weight, op, groups))
+            found.append(Product(node.name, weight, op, groups, _own_bias(program, node)))
     return tuple(p for p in found if p.weight not in skipped), skipped
+
+
+def _own_bias(program: Program, node: fx.Node) -> str | None:
+    """The bias of an affine operator, where it is a parameter that is read there alone."""
+    place = AFFINE[op_name(node)].bias
+    source = node.args[place] if len(node.args) > place else None
+    return tensor_name(program, source) if isinstance(source, fx.Node) and len(source.users) == 1 else None
 
 
 def _other_reader(source: fx.Node) -> str | None:

@@ -8,6 +8,7 @@ from graphmerge.merge.arithmetic import dare, dare_ties, task_arithmetic, ties
 from graphmerge.merge.average import linear
 from graphmerge.merge.fisher import fisher_average
 from graphmerge.merge.fisher import refuses as fisher_refuses
+from graphmerge.merge.least_squares import least_squares
 from graphmerge.merge.method import Method
 from graphmerge.merge.regmean import regmean, regmean_plus
 from graphmerge.merge.slerp import slerp
@@ -71,6 +72,16 @@ METHODS: dict[str, Method] = {
         "Nguyen et al. 2025, arXiv 2508.03121",
         options={"alpha": _ALPHA},
         data="own",
+    ),
+    "least-squares": Method(
+        least_squares,
+        "weights solved for, so that operators answer as the models do on average",
+        "Nasery et al. 2024 (PLeaS), arXiv 2407.02447",
+        options={
+            "inputs": Option("merged", "what operators are given", choices=("merged", "averaged")),
+            "ridge": Option(0.01, "part of the diagonal that is added to it", 1e-10, 1e6),
+        },
+        data="inputs",
     ),
     "task-arithmetic": Method(
         task_arithmetic,

@@ -54,7 +54,7 @@ def reset_on(program: Program, state: State, batches: Sequence[Inputs]) -> dict[
     def reset_one(visits: list[Visit]) -> list[Any]:
         return normalised(visits, at[visits[0].node.name])
 
-    run_together(program, state, batches if at else (), at, reset_one)
+    run_together(program, [(state, x) for x in batches] if at else (), at, reset_one)
     return with_statistics(program, state, pools)
 
 

@@ -84,7 +84,7 @@ def _renormalise(
         corrections[site.node] = c
         return [_corrected(v, c, site) for v in visits]
 
-    run_together(program, merged, task.batches, {*by_node, *resets}, correct)
+    run_together(program, [(merged, x) for x in task.batches], {*by_node, *resets}, correct)
     state = fuse(with_statistics(program, merged, pools), found, corrections)
     return Repaired(tied(program, state), notes_of(found, corrections, skipped))
 

@@ -85,7 +85,7 @@ class Task:
 
         for k, inputs in enumerate(self.batches, 1):
             self.progress(f"statistics of model {which}: batch {k} of {len(self.batches)}")
-            run_together(self.program, state, [inputs], at, look)
+            run_together(self.program, [(state, inputs)], at, look)
         return moments
 
 

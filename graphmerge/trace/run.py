@@ -149,22 +149,21 @@ def visit(
 
 def run_together(
     program: Program,
-    state: State,
-    batches: Sequence[Inputs],
+    runs: Sequence[tuple[State, Inputs]],
     wanted: Collection[str],
     handle: Callable[[list[Visit]], Sequence[Any] | None],
 ) -> None:
-    """Run the graph on all batches at once, node by node, so that what is seen of a node is all of it.
+    """Run the graph on all weights and batches at once, node by node: what is seen of a node is all of it.
 
-    ``handle`` is called at every node of ``wanted`` with one visit per batch; the values that it
-    returns (None: none) take their places before the graph runs on. Memory is that of one large batch.
+    ``handle`` is called at every node of ``wanted`` with one visit per run; the values that it returns
+    (None: none) take their places before the graph runs on. Memory is that of one large batch.
     """
-    runs = [visit(program, state, inputs, wanted) for inputs in batches]
-    answers: Sequence[Any] = [None] * len(runs)
+    going = [visit(program, state, inputs, wanted) for state, inputs in runs]
+    answers: Sequence[Any] = [None] * len(going)
     with contextlib.suppress(StopIteration):
-        while runs:
-            visits = [run.send(answer) for run, answer in zip(runs, answers, strict=True)]
-            answers = handle(visits) or [None] * len(runs)
+        while going:
+            visits = [run.send(answer) for run, answer in zip(going, answers, strict=True)]
+            answers = handle(visits) or [None] * len(going)
 
 
 def _value(

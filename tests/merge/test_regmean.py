@@ -88,8 +88,8 @@ def test_a_convolution_is_its_patches_times_its_matrix(layer: nn.Conv2d) -> None
     program = gm.trace(layer, (x,)).program
     ((product,), _) = products(program)
     seen: list[Visit] = []
-    run_together(program, layer.state_dict(), [((x,), {})], {product.node}, lambda v: seen.extend(v))
-    (rows,) = product._rows(seen[0])
+    run_together(program, [(layer.state_dict(), ((x,), {}))], {product.node}, lambda v: seen.extend(v))
+    (rows,) = product.rows(seen[0])
     matrix = product.matrix(layer.weight)
     out = (rows.float() @ matrix.mT).detach()  # [group, place, unit]
     bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
