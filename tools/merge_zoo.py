@@ -1,10 +1,10 @@
 """Merge pairs of the zoo by every matching and every repair, and write the tables of results.
 
-    python tools/merge_zoo.py [--only mlp resnet20] [--methods auto learned] [--train-samples 2000]
+    python tools/merge_zoo.py [--only mlp resnet20] [--methods auto learned] [--merges least-squares]
 
 Every pair of an entry's first three checkpoints is merged; `auto` is what `graphmerge merge` does, other
-methods run on the first pair only. What was measured is kept in the log: a second call goes on from there,
-and the tables are made from all of it.
+methods run on the first pair only. Averages are repaired in every way, other merges are taken as they are.
+What was measured is kept in the log: a second call goes on from there, and the tables are made from all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from sections import write_section
-from zoo_tables import Found, Measured, measured, methods_table, pairs_table, repairs_table
+from zoo_tables import Found, Measured, measured, merges_table, methods_table, pairs_table, repairs_table
 
 from graphmerge.match import METHODS
 from graphmerge.pipeline import MergeResult, merge_models
@@ -28,22 +28,27 @@ from models_zoo.registry import ZOO, load
 SLOW = ("annealing",)
 """Methods for tiny networks only."""
 
+MERGED = ("average", "least-squares")
+"""Ways of merging that need no base."""
 
-def merge_pair(name: str, seeds: tuple[int, int], method: str, samples: tuple[int, int]) -> Found:
-    """Merge one pair with every repair that applies."""
+
+def merge_pair(name: str, seeds: tuple[int, int], method: str, merge: str, samples: tuple[int, int]) -> Found:
+    """Merge one pair, an average with every repair that applies."""
     entry = ZOO[name]
     a, b = (load(name, s) for s in seeds)
     data, test = load_data(entry.train_loader), load_data(entry.test_loader)
     data, test = (d[: max(1, n // len(d[0][0]))] for d, n in zip((data, test), samples, strict=True))
-    how = How.model_validate({"match": {"method": method}, "repair": "all"})
+    repair = "all" if merge == "average" else "none"
+    how = How.model_validate({"match": {"method": method}, "merge": {"method": merge}, "repair": repair})
     start = time.perf_counter()
     states = [a.state_dict(), b.state_dict()]
     result = merge_models(a, states, (data[0][0][:3],), how=how, data=data, test=test)
-    return found(result, name, seeds, method, samples, time.perf_counter() - start)
+    row = found(result, name, seeds, samples, time.perf_counter() - start)
+    return {**row, "method": method, "merge": merge}
 
 
 def found(
-    result: MergeResult, name: str, seeds: tuple[int, int], method: str, samples: tuple[int, int], s: float
+    result: MergeResult, name: str, seeds: tuple[int, int], samples: tuple[int, int], s: float
 ) -> Found:
     """The result of a merge as it is logged."""
     midpoints: dict[str, dict[str, Measured]] = {}
@@ -52,7 +57,8 @@ def found(
     return {
         "name": name,
         "seeds": seeds,
-        "method": method,
+        "method": "auto",
+        "merge": "average",
         "samples": samples,
         "endpoints": [measured(e) for e in result.endpoints],
         "ensemble": measured(result.ensemble),
@@ -68,6 +74,7 @@ def read_log(log: Path) -> list[Found]:
     lines = log.read_text().splitlines() if log.exists() else []
     rows: list[Found] = [json.loads(line) for line in lines]
     for row in rows:
+        row.setdefault("merge", "average")
         row["endpoints"] = [Measured(*e) for e in row["endpoints"]]
         row["ensemble"] = Measured(*row["ensemble"])
         row["midpoints"] = {
@@ -79,16 +86,19 @@ def read_log(log: Path) -> list[Found]:
 def run(options: argparse.Namespace) -> list[Found]:
     """Measure what is not in the log yet."""
     samples = (options.train_samples, options.test_samples)
-    done = {(r["name"], tuple(r["seeds"]), r["method"], tuple(r["samples"])) for r in read_log(options.log)}
-    for name, method in itertools.product(options.only, options.methods):
+    done = {
+        (r["name"], tuple(r["seeds"]), r["method"], r["merge"], tuple(r["samples"]))
+        for r in read_log(options.log)
+    }
+    for name, merge, method in itertools.product(options.only, options.merges, options.methods):
         pairs = list(itertools.combinations(ZOO[name].seeds[:3], 2))
         for seeds in pairs if method == "auto" else pairs[:1]:
-            if (name, seeds, method, samples) not in done:
-                row = merge_pair(name, seeds, method, samples)
+            if (name, seeds, method, merge, samples) not in done:
+                row = merge_pair(name, seeds, method, merge, samples)
                 options.log.parent.mkdir(parents=True, exist_ok=True)
                 with options.log.open("a") as log:
                     log.write(json.dumps(row) + "\n")
-                print(f"{name} {seeds} {method}: {row['seconds']} s", flush=True)
+                print(f"{name} {seeds} {method} {merge}: {row['seconds']} s", flush=True)
     return [r for r in read_log(options.log) if tuple(r["samples"]) == samples]
 
 
@@ -111,6 +121,12 @@ Test accuracy in % (loss in nats) at the midpoint after every repair that applie
 its pairs ± their standard deviation.
 """
 
+MERGES = """
+Test accuracy in % (loss in nats) at the midpoint, the mean over pairs ± their standard deviation: the average
+of the weights, with its best repair, and what least squares on the same training data gives as it is. No
+gradient is taken and no label is read.
+"""
+
 SIDE_BY_SIDE = """
 Test accuracy in % (loss in nats) at the midpoint of the first pair of each network, and the seconds of
 matching. Methods run with their defaults; other work ran on the machine beside it: seconds are upper bounds.
@@ -126,17 +142,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=several, default=several)
     methods = ["auto", *(m for m in METHODS if m not in SLOW)]
     parser.add_argument("--methods", nargs="*", choices=methods, default=["auto"])
+    parser.add_argument("--merges", nargs="*", choices=MERGED, default=list(MERGED))
     parser.add_argument("--train-samples", type=int, default=2000, help="for matching and repair")
     parser.add_argument("--test-samples", type=int, default=10000)
     parser.add_argument("--log", type=Path, default=Path("runs/merge_zoo.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"))
     options = parser.parse_args()
-    rows = run(options)
+    everything = run(options)
+    rows = [r for r in everything if r["merge"] == "average"]
     settings = f"--train-samples {options.train_samples} --test-samples {options.test_samples}"
     machine = f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads"
     usual = f"Made by `python tools/merge_zoo.py {settings}`, {machine}.\n"
     write_section(options.out, "Merging the zoo", f"{PAIRS}\n{pairs_table(rows)}{PUBLISHED}\n{usual}")
     write_section(options.out, "Repairs", f"{REPAIRS}\n{repairs_table(rows)}\n{usual}")
+    write_section(options.out, "Least squares", f"{MERGES}\n{merges_table(everything)}\n{usual}")
     others = [r for r in rows if r["method"] != "auto"]
     if others:
         names = " ".join(dict.fromkeys(r["name"] for r in others))

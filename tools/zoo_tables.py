@@ -19,11 +19,15 @@ class Measured(NamedTuple):
 
 
 class Found(TypedDict):
-    """What one merge gave; ``midpoints`` by matching and repair, seconds of matching by matching."""
+    """What one merge gave; ``midpoints`` by matching and repair, seconds of matching by matching.
+
+    ``method`` is how was matched, ``merge`` how was merged.
+    """
 
     name: str
     seeds: tuple[int, int]
     method: str
+    merge: str
     samples: tuple[int, int]
     endpoints: list[Measured]
     ensemble: Measured
@@ -141,6 +145,24 @@ def repairs_table(rows: Sequence[Found]) -> str:
             cells = [mean([r["midpoints"][matching].get(n) for r in own]) for n in singles]
             lines.append([name, str(len(own)), "naive" if matching == "none" else matching, *cells])
     return table(["network", "pairs", "matching", *singles], lines)
+
+
+def merges_table(rows: Sequence[Found]) -> str:
+    """A row for each network and matching: the average beside what other merges give."""
+    usual = by_name([r for r in rows if r["merge"] == "average"])
+    other = by_name([r for r in rows if r["merge"] != "average"])
+    lines = []
+    for name, theirs in other.items():
+        seeds = [r["seeds"] for r in theirs]
+        own = [r for r in usual.get(name, []) if r["seeds"] in seeds]
+        ends = mean([e for r in theirs for e in r["endpoints"]])
+        for matching in theirs[0]["midpoints"]:
+            averages = [mean([best(r, matching, repaired) for r in own]) for repaired in (False, True)]
+            solved = mean([best(r, matching, False) for r in theirs])
+            named_so = "naive" if matching == "none" else matching
+            lines.append([name, str(len(theirs)), ends, named_so, *averages, solved])
+    head = ["network", "pairs", "endpoints", "matching", "average", "average + repair", "least squares"]
+    return table(head, lines)
 
 
 def methods_table(rows: Sequence[Found]) -> str:
