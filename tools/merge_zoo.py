@@ -4,7 +4,7 @@
 
 Every pair of an entry's first three checkpoints is merged; `auto` is what `graphmerge merge` does, other
 methods run on the first pair only. Averages are repaired in every way, other merges are taken as they are.
-What was measured is kept in the log: a second call goes on from there, and the tables are made from all of it.
+What was measured is kept in the log: a second call goes on from there, and the tables are made of all of it.
 """
 
 from __future__ import annotations
@@ -43,12 +43,11 @@ def merge_pair(name: str, seeds: tuple[int, int], method: str, merge: str, sampl
     start = time.perf_counter()
     states = [a.state_dict(), b.state_dict()]
     result = merge_models(a, states, (data[0][0][:3],), how=how, data=data, test=test)
-    row = found(result, name, seeds, samples, time.perf_counter() - start)
-    return {**row, "method": method, "merge": merge}
+    return found(result, name, seeds, how, samples, time.perf_counter() - start)
 
 
 def found(
-    result: MergeResult, name: str, seeds: tuple[int, int], samples: tuple[int, int], s: float
+    result: MergeResult, name: str, seeds: tuple[int, int], how: How, samples: tuple[int, int], s: float
 ) -> Found:
     """The result of a merge as it is logged."""
     midpoints: dict[str, dict[str, Measured]] = {}
@@ -57,8 +56,8 @@ def found(
     return {
         "name": name,
         "seeds": seeds,
-        "method": "auto",
-        "merge": "average",
+        "method": how.match.method,
+        "merge": how.merge.method,
         "samples": samples,
         "endpoints": [measured(e) for e in result.endpoints],
         "ensemble": measured(result.ensemble),
