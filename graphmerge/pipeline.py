@@ -25,10 +25,12 @@ from graphmerge.merge.rules import keep_from
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import How
 from graphmerge.recipe.aside import set_aside, without_nonfinite
-from graphmerge.repair import require_fitting
+from graphmerge.repair import available, require_fitting
+from graphmerge.repair.task import batch_size, require_samples
 from graphmerge.sources import load_loss
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
+from graphmerge.trace.run import split_batch
 
 State = Mapping[str, torch.Tensor]
 Batch = tuple[Any, Any]
@@ -162,6 +164,8 @@ def merge_traced(
     if all(n in s and torch.equal(t, s[n]) for s in states[1:] for n, t in states[0].items()):
         say("the models are identical: their average gives them back")
     data, held_out = split(supply.data)
+    if data:
+        require_repairs(graph, how, data)
     test = supply.test or held_out
     alignments = {
         m: _aligned(graph, states, m, data, how, loss, say, progress)
@@ -250,6 +254,13 @@ def prove(
         say(f"kept in place, for nothing shows when they move: {', '.join(verification.unobservable)}")
         graph = graph.freeze(verification.unobservable)
     return graph, verification
+
+
+def require_repairs(graph: ModelGraph, how: How, data: Batches | None) -> None:
+    """UsageError for repairs that do not apply to the network, InputError for data too few to repair with."""
+    names = available(graph, how.repair.method, how.loss_name, **how.repair.options)
+    if data and set(names) - {"temperature"}:
+        require_samples(sum(batch_size(split_batch(batch)) for batch in data))
 
 
 def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:

@@ -16,11 +16,9 @@ from graphmerge.files import header_faults, require_free, shapes_of
 from graphmerge.files.staging import require_space
 from graphmerge.match.data import dry_run
 from graphmerge.merge.job import fitting
-from graphmerge.pipeline import split
+from graphmerge.pipeline import require_repairs, split
 from graphmerge.progress import Progress, silent
 from graphmerge.recipe import Recipe, echo
-from graphmerge.repair import available
-from graphmerge.repair.task import require_samples
 from graphmerge.run.estimate import Estimate, estimate
 from graphmerge.run.inputs import checkpoints, data_files, require_different
 from graphmerge.run.open import open_model
@@ -165,13 +163,10 @@ def _check_rules(recipe: Recipe, graph: ModelGraph, faults: Faults) -> None:
 def _check_repairs(recipe: Recipe, graph: ModelGraph, data: Mapping[str, Batches], faults: Faults) -> None:
     """Those that were asked for apply to the network, and files of data have enough samples for them."""
     for _, step in recipe.steps:
-        fix, names = step.repair, None
         if step.data:
-            names = faults.of(available, graph, fix.method, step.loss_name, **fix.options)
-        batches = data.get(step.data.path, []) if step.data else []
-        if set(names or ()) - {"temperature"} and len(batches) > 1:
-            work, _ = split(batches)
-            faults.of(require_samples, sum(len(x) for x, _ in work or ()))
+            batches = data.get(step.data.path, [])
+            work, _ = split(batches) if len(batches) > 1 else (None, None)
+            faults.of(require_repairs, graph, step, work)
 
 
 def _check_inputs(graph: ModelGraph, data: Mapping[str, Batches], faults: Faults) -> None:

@@ -71,7 +71,7 @@ def test_three_models_are_matched_all_at_once(tuned: Run, tmp_path: Path) -> Non
 
 def test_methods_that_measure_get_the_data(tuned: Run) -> None:
     words = ("--data", "tinynet:batches", "--method", "none", "--points", 0, "--no-onnx", "--json")
-    for method in ("greedy-soup", "regmean"):
+    for method in ("greedy-soup", "regmean", "least-squares"):
         result = tuned(*TIES[:4], *MODEL, "--merge", method, *words, "--out", method)
         assert result.exit_code == 0, text(result)
         report = json.loads(result.stdout)

@@ -55,7 +55,8 @@ def test_row_31_without_data_weights_are_matched_and_repair_is_refused(
 
 def test_row_32_too_few_samples_for_a_statistic(refused: Refused) -> None:
     few = ("--data", "tinynet:batches(n=2, size=4)")
-    refused(3, *MERGE, *few, says=("4 samples", "at least 32", "give more data"))
+    printed = refused(3, *MERGE, *few, says=("4 samples", "at least 32", "give more data"))
+    assert "matching by" not in printed, "hours of matching come after what can be refused at once"
     refused(3, *MERGE, "--data", "tinynet:batches(n=1)", says=("holds 1 batch;", "smaller batches"))
     refused(3, *MERGE, "--data", "tinynet:batches(n=0)", says="no batch")
 
