@@ -73,13 +73,13 @@ def feature_labels(graph: ModelGraph) -> Structure:
     values = {
         n: v
         for n, v in graph.facts.values.items()
-        if n in computing and not v.routed and not _is_sorted(v, sorted_rows)
+        if n in computing and not v.routed and not is_sorted(v, sorted_rows)
     }
     structure = graph.structure.label(values)
     return replace(structure, labels={n: _comparable(dims) for n, dims in structure.labels.items()})
 
 
-def _is_sorted(value: Value, sorted_rows: Collection[int]) -> bool:
+def is_sorted(value: Value, sorted_rows: Collection[int]) -> bool:
     """Whether rows stand in an order that each model finds for itself (tokens sorted by expert)."""
     first = [int(x.flat[0]) for x in value.labels or () if not isinstance(x, Whole)]
     return any(unit in sorted_rows for unit in first)

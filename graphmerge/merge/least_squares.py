@@ -22,8 +22,10 @@ from graphmerge.merge.equations import Equations, Solved, again, batches_of, fil
 from graphmerge.merge.gram import Product
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
+from graphmerge.merge.pairing import own_order
 from graphmerge.merge.tensors import weighted_sum, wide
 from graphmerge.trace import Program
+from graphmerge.trace.affine import AFFINE
 from graphmerge.trace.run import Inputs, Visit, program_for, run_together
 
 
@@ -42,7 +44,7 @@ def least_squares(job: Job, inputs: str, ridge: float) -> Merged:
     All models and the merged network run together on all batches: memory is that of one large batch each.
     """
     program = program_for(job.graph.model, job.data[0], job.graph.program)
-    found, skipped = used_once(program)
+    found, skipped = _paired(job, program)
     by_node = {p.node: p for p in found}
     parts, follows = _parts(program, job), inputs == "merged"
     solved: Solved = {}
@@ -69,6 +71,16 @@ def least_squares(job: Job, inputs: str, ridge: float) -> Merged:
         runs = [(s, p.inputs) for p in parts for s in [*(states[k] for k in p.models), *begin]]
         run_together(program, runs, by_node, settle)
     return filled(job, solved, skipped)
+
+
+def _paired(job: Job, program: Program) -> tuple[tuple[Product, ...], dict[str, str]]:
+    """The operators that can be solved for: their rows are of the same things in all models."""
+    found, skipped = used_once(program)
+    nodes = {n.name: n for n in program.graph.graph.nodes}
+    ordered = own_order(job.graph, program)
+    apart = {p.weight for p in found if nodes[p.node].args[AFFINE[p.op].x].name in ordered}
+    skipped |= dict.fromkeys(apart, "each model gives it rows in an order of its own")
+    return tuple(p for p in found if p.weight not in apart), skipped
 
 
 def _parts(program: Program, job: Job) -> list[Part]:

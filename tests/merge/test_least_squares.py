@@ -12,6 +12,8 @@ import graphmerge as gm
 from graphmerge.errors import InputError
 from graphmerge.merge import merge_with_report
 from graphmerge.merge.gram import Product, products
+from graphmerge.merge.pairing import own_order
+from models_zoo.architectures import ARCHITECTURES
 
 TINY = 1e-10
 
@@ -142,3 +144,43 @@ def test_bad_data_is_refused() -> None:
         gm.merge(f.graph, f.models, "least-squares", data=[])
     with pytest.raises(InputError, match="not finite"):
         gm.merge(f.graph, f.models, "least-squares", data=[(torch.full((4, 5), torch.nan).double(), None)])
+
+
+class Kept(nn.Module):
+    """Three of seven tokens are kept, those of the highest score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.score, self.mid = nn.Linear(5, 8), nn.Linear(8, 1), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x).relu()
+        best = self.score(h).squeeze(-1).topk(3, 1).indices
+        out: Tensor = self.mid(h.gather(1, best[..., None].expand(-1, -1, 8)))
+        return out
+
+
+def test_rows_that_each_model_picks_for_itself_are_not_compared() -> None:
+    torch.manual_seed(0)
+    model = Kept()
+    x = torch.randn(6, 7, 5)
+    graph = gm.trace(model, (x,))
+    states = [{n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2)]
+    result, report = merge_with_report(graph, states, "least-squares", data=[(x, None)])
+    assert set(report.notes["solved"]) == {"up.weight", "up.bias", "score.weight", "score.bias"}
+    assert "order of its own" in report.notes["averaged"]["mid.weight"]
+    assert torch.allclose(result["mid.weight"], (states[0]["mid.weight"] + states[1]["mid.weight"]) / 2)
+
+
+def test_tokens_sorted_by_expert_are_comparable_again_once_they_are_back_in_place() -> None:
+    pytest.importorskip("transformers")
+    architecture = ARCHITECTURES["mixtral"]
+    args, kwargs = architecture.inputs()
+    graph = gm.trace(architecture.build().eval(), args, kwargs)
+    apart = own_order(graph, graph.program)
+    nodes = [n.name for n in graph.program.graph.graph.nodes]
+    experts = [n for n in nodes if n.startswith("grouped_mm")]
+    assert experts
+    assert set(experts) <= apart
+    assert not {p.node for p in products(graph.program)[0]} & apart
+    assert nodes[-2] not in apart
