@@ -26,7 +26,7 @@ def blend(a: State, b: State, at: float) -> dict[str, torch.Tensor]:
     return {n: torch.lerp(t, b[n].to(t.dtype), at) if t.is_floating_point() else t for n, t in a.items()}
 
 
-def _outputs(model: nn.Module, state: State, args: Any, kwargs: Any) -> Any:
+def outputs_between(model: nn.Module, state: State, args: Any, kwargs: Any) -> Any:
     """What a model returns in evaluation mode, but for its BatchNorms; gradients are kept if on."""
     grad = torch.is_grad_enabled()
     with quiet_eval(model), torch.set_grad_enabled(grad):
@@ -54,7 +54,7 @@ class Path:
         args, kwargs = to_device(split_batch(batch), device_of(self.a))
         with torch.set_grad_enabled(grad):
             state = blend(self.a, moved, at)
-            outputs = _outputs(self.graph.model, state, args, kwargs)
+            outputs = outputs_between(self.graph.model, state, args, kwargs)
             return self.loss.mean(outputs, targets_of(batch).to(device_of(self.a)))
 
     def midpoint(self, transform: Transform) -> float:

@@ -22,6 +22,13 @@ from graphmerge.trace.run import State, state_of
 
 Data = Iterable[Any]
 
+NEEDED = {
+    "inputs": "batches of inputs",
+    "targets": "batches (inputs, targets)",
+    "held-out": "held-out batches (inputs, targets)",
+}
+"""What a method's ``data`` are."""
+
 
 class Alignment(Protocol):
     """What moves a model into the frame of the first."""
@@ -147,15 +154,14 @@ def require_call(
         raise UsageError(f"{name} takes no weights: it finds the shares itself")
     if method.base and base is None:
         raise UsageError(f"{name} needs base=... (--base): the model that all were fine-tuned from")
-    if method.data and data is None and own_data is None:
-        kind = "held-out batches (inputs, targets)" if method.data == "held-out" else "batches of inputs"
-        raise UsageError(f"{name} needs data=... (--data): {kind}")
-    if method.data == "held-out" and data is None:
-        raise UsageError(f"{name} chooses on one set of held-out batches: give data=...")
     if method.data == "own" and own_data is None:
         raise UsageError(
             f"{name} needs own_data=[...]: batches for each model; on the same data it is the plain average"
         )
+    if method.data and data is None and own_data is None:
+        raise UsageError(f"{name} needs data=... (--data): {NEEDED[method.data]}")
+    if method.data == "held-out" and data is None:
+        raise UsageError(f"{name} chooses on one set of held-out batches: give data=...")
     if own_data is not None and len(own_data) != models:
         raise UsageError(f"{models} models but {len(own_data)} sets of own_data: give one for each model")
     return values

@@ -29,9 +29,9 @@ class Method:
     """A merge method: how to run it, what it needs, and where it comes from.
 
     ``run`` takes the job and the options by name. ``base`` says whether it merges task vectors. ``data``
-    is "" (none), "inputs", "held-out" batches (inputs, targets) to choose by, or "own" batches of every
-    model. ``models`` is the least and the largest number of models. ``refuses`` says what is wrong with the
-    options for a loss of that name, nothing where it can be run.
+    is "" (none), "inputs", "targets" (batches of inputs and targets), "held-out" batches (inputs, targets)
+    to choose by, or "own" batches of every model. ``models`` is the least and the largest number of models.
+    ``refuses`` says what is wrong with the options for a loss of that name, nothing where it can be run.
     """
 
     run: Callable[..., Merged]
@@ -40,6 +40,6 @@ class Method:
     weights: Kind = "shares"
     options: Mapping[str, Option] = field(default_factory=dict)
     base: bool = False
-    data: Literal["", "inputs", "held-out", "own"] = ""
+    data: Literal["", "inputs", "targets", "held-out", "own"] = ""
     models: tuple[int, float] = (1, math.inf)
     refuses: Callable[[str, Mapping[str, Any]], str] = lambda *_: ""

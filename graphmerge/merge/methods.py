@@ -10,6 +10,7 @@ from graphmerge.merge.fisher import fisher_average
 from graphmerge.merge.fisher import refuses as fisher_refuses
 from graphmerge.merge.least_squares import least_squares
 from graphmerge.merge.method import Method
+from graphmerge.merge.ode import ode_merge
 from graphmerge.merge.regmean import regmean, regmean_plus
 from graphmerge.merge.slerp import slerp
 from graphmerge.merge.soup import greedy_soup
@@ -82,6 +83,17 @@ METHODS: dict[str, Method] = {
             "ridge": Option(0.001, "part of the diagonal that is added to it", 1e-10, 1e6),
         },
         data="inputs",
+    ),
+    "ode-m": Method(
+        ode_merge,
+        "models come in one by one, along a path on which the loss of no task may rise",
+        "Lin and Kang 2026, arXiv 2605.19409",
+        options={
+            "step": Option(0.01, "length of a step, of the way to the next model", 0.001, 1),
+            "budget": Option(0.08, "loss allowed above the line between the ends of a path", 0, 1e6),
+            "descent": Option(0.24, "length of the pull down the losses, of the velocity's", 0, 10),
+        },
+        data="targets",
     ),
     "task-arithmetic": Method(
         task_arithmetic,
