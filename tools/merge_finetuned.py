@@ -32,7 +32,10 @@ SCALES = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0)
 """Factors on the task vectors that are tried on held-out images."""
 
 MEASURED = 500
-"""Images of each task for Fisher information, Gram matrices and BatchNorm statistics."""
+"""Images of each task for Fisher information, Gram matrices, the losses of ODE-M, BatchNorm statistics."""
+
+FURTHER: dict[str, dict[str, float]] = {"ode-m": {"descent": 0.0}}
+"""Options under which methods are shown once more: ODE-M as a path alone, that does not descend."""
 
 HELD_OUT = 5000 - TUNING_IMAGES
 """Shipped images of each task that no fine-tuning saw."""
@@ -61,7 +64,7 @@ class Pair:
         facts = METHODS[method]
         state: State = gm.merge(
             self.graph, self.states, method, base=self.base, data=joined(self.held_out),
-            own_data=self.data if facts.data in ("inputs", "own") else None, **options,
+            own_data=None if facts.data in ("", "held-out") else self.data, **options,
         )  # fmt: skip
         return gm.reset_batchnorm(self.model, state, joined(self.data)) if self.reset else state
 
@@ -80,6 +83,9 @@ def rows(pair: Pair) -> Iterator[tuple[str, list[float]]]:
     for method, facts in METHODS.items():
         if "scale" not in facts.options:
             yield method, pair.accuracies(pair.merge(method), pair.test)
+            for name, value in FURTHER.get(method, {}).items():
+                found = pair.accuracies(pair.merge(method, **{name: value}), pair.test)
+                yield f"{method}, {name} {value:g}", found
             continue
         usual = float(facts.options["scale"].default or 0)
         yield f"{method}, scale {usual:g}", pair.accuracies(pair.merge(method), pair.test)
@@ -108,9 +114,10 @@ def section(base: str, found: str, reset: bool, test_images: int) -> str:
         f"Test accuracy in % of the zoo's {base}, fine-tuned on Fashion-MNIST in negative (*inverted*) and"
         f" turned by a quarter (*rotated*), {TUNING_IMAGES} images each, and merged by every method without"
         f" matching; *upright* is the base's own task, which none was to keep. {MEASURED} training images"
-        " of each model's own task gave Fisher information and Gram matrices. The ingredients of the soup,"
-        f" and scales where it says so (of {', '.join(f'{x:g}' for x in SCALES)}), were chosen on {HELD_OUT}"
-        " images of each task that no fine-tuning saw."
+        " of each model's own task gave Fisher information and Gram matrices, and with their labels the"
+        " losses of ODE-M. The ingredients of the soup, and scales where it says so"
+        f" (of {', '.join(f'{x:g}' for x in SCALES)}), were chosen on {HELD_OUT} images of each task that no"
+        " fine-tuning saw."
         + (" BatchNorm is reset after every merge, on the same training images." if reset else "")
     )
     after = (
