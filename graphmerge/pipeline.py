@@ -142,7 +142,8 @@ def check_supply(
 ) -> None:
     """InputError for data that do not fit the model or the loss; a batch of each is run."""
     loss = load_loss(how.loss)
-    own = loss if how.merge_options.get("labels") == "empirical" else None
+    judged = METHODS[how.merge.method].data == "targets" or how.merge_options.get("labels") == "empirical"
+    own = loss if judged else None
     for batches, wanted in (
         (supply.data, loss),
         (supply.test, loss),

@@ -138,7 +138,12 @@ def matching() -> Iterator[str]:
 
 
 def merging() -> Iterator[str]:
-    wants = {"inputs": "data", "held-out": "held-out data", "own": "data of each model"}
+    wants = {
+        "inputs": "data",
+        "targets": "data with targets",
+        "held-out": "held-out data",
+        "own": "data of each model",
+    }
     for name, m in MERGING.items():
         needed = [x for x in ("a base" if m.base else "", wants.get(m.data, "")) if x]
         needs = f" Needs {' and '.join(needed)}." if needed else ""

@@ -71,12 +71,17 @@ def test_three_models_are_matched_all_at_once(tuned: Run, tmp_path: Path) -> Non
 
 def test_methods_that_measure_get_the_data(tuned: Run) -> None:
     words = ("--data", "tinynet:batches", "--method", "none", "--points", 0, "--no-onnx", "--json")
-    for method in ("greedy-soup", "regmean", "least-squares"):
+    notes = {
+        "greedy-soup": {"ingredients"},
+        "regmean": {"solved", "averaged"},
+        "least-squares": {"solved", "averaged"},
+        "ode-m": {"losses", "steps", "shortened", "refused"},
+    }
+    for method, told in notes.items():
         result = tuned(*TIES[:4], *MODEL, "--merge", method, *words, "--out", method)
         assert result.exit_code == 0, text(result)
         report = json.loads(result.stdout)
         assert report["recipe"]["merge"]["method"] == method
-        told = {"ingredients"} if method == "greedy-soup" else {"solved", "averaged"}
         assert told <= report["notes"].keys()
 
 
@@ -88,6 +93,8 @@ def test_methods_that_measure_get_the_data(tuned: Run) -> None:
         (("--many", "magic"), "reference, merge-many, cycle, hierarchical"),
         (("--many", "cycle", "--method", "activation", "--data", "tinynet:batches"), "by weight only"),
         (("--merge", "fisher"), "needs data="),
+        (("--merge", "ode-m"), "needs data=... (--data): batches (inputs, targets)"),
+        (("--merge", "ode-m", "--option", "step=0"), "from 0.001 to 1"),
         (("--merge", "slerp", "--option", "scope=half"), "tensor, model"),
         (("--merge", "slerp", "--option", "colour=1"), "there are: scope"),
         (("--option", "density"), "NAME=VALUE"),

@@ -93,8 +93,9 @@ def test_row_33_data_of_one_model_are_looked_at_too(pair: Pair, refused: Refused
     own = ("--own-data", "nets:batches", "--own-data", "nets:batches(width=5)")
     printed = refused(3, *pair("Mlp"), "--merge", "regmean", *own, says="(40, 5) float32")
     assert "tracing" not in printed
-    empirical = ("--merge", "fisher", "--option", "labels=empirical", "--own-data", "nets:without_targets")
-    assert "tracing" not in refused(3, *pair("Mlp"), *empirical, *empirical[-2:], says="no targets")
+    own = ("--own-data", "nets:without_targets") * 2
+    for method in (("fisher", "--option", "labels=empirical"), ("ode-m",)):
+        assert "tracing" not in refused(3, *pair("Mlp"), "--merge", *method, *own, says="no targets")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "match"])

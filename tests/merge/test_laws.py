@@ -20,17 +20,20 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 """Options under which nothing is trimmed or dropped, and two task vectors count as their mean."""
 
+QUICK: dict[str, dict[str, Any]] = {"ode-m": {"step": 0.1}}
+"""Options under which a method is as lawful, and sooner done."""
+
 SPECTRAL = {"tsv-m", "iso-c"}
 """These give no model back: they change singular values on purpose."""
 
 
 def merged(f: Family, method: str, models: tuple[State, ...], base: State, **more: Any) -> State:
     """Merge with all that any method may need."""
-    options = (
-        {"labels": "sampled"} if method == "fisher" and f.graph.model.__class__.__name__ == "Gpt" else {}
-    )
+    options: dict[str, Any] = {**QUICK.get(method, {}), **more}
+    if method == "fisher" and f.graph.model.__class__.__name__ == "Gpt":
+        options = {"labels": "sampled", **options}
     own = None if METHODS[method].data == "held-out" else f.data
-    return gm.merge(f.graph, models, method, base=base, data=f.data[0], own_data=own, **options, **more)
+    return gm.merge(f.graph, models, method, base=base, data=f.data[0], own_data=own, **options)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

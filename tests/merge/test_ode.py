@@ -186,6 +186,7 @@ def plain(
     {"step": 0.05, "budget": 0.08, "descent": 0.24},
     {"step": 0.01, "budget": 0.0, "descent": 0.1},
     {"step": 0.1, "budget": 0.0, "descent": 0.0},
+    {"step": 0.1, "budget": 0.0, "descent": 4.0},
 ], ids=str)  # fmt: skip
 def test_an_mlp_is_merged_as_published(options: dict[str, float]) -> None:
     f = family("mlp")
