@@ -1,7 +1,7 @@
 """ODE-M: models come in one after the other, each along a path on which no task's loss may rise.
 
 Source: Lin and Kang 2026, "Unlocking the potential of continual model merging: an ODE perspective",
-arXiv 2605.19409, and the published code of its authors, by which we go where the two differ.
+arXiv 2605.19409, in the form of its authors' published code (``ODEMergingForCLIPVisionModel``).
 
 As published, with the defaults of its configuration. From what is merged so far (time t = 0) a straight
 path leads to the next model (t = 1) with velocity u = (next - x) / (1 - t); Euler's method follows it up
@@ -20,7 +20,7 @@ tensor where shares are; the last step ends at T, where theirs ends at the last 
 come in the order given; theirs is drawn. All tasks bound the velocity, where theirs are up to four: those
 farthest above their allowance, and those that u would harm most (the same for two tasks). All gradients
 are of all the data; theirs in 2 are of one batch. BatchNorm, which theirs has not, normalises by the batch
-on the path. Their short refinement after the path is left out: fine-tuning is a repair here.
+on the path. Their refinement after it, 80 small steps of AdamW, is left out: fine-tuning is a repair here.
 """
 
 from __future__ import annotations
