@@ -53,6 +53,9 @@ EVENNESS = 0.25
 RIDGE = 1e-6
 """Added to the Gram matrix of the gradients, each of length 1, so that it can be inverted."""
 
+PART = 1 << 22
+"""Entries of the gradients that are held in float64 at a time."""
+
 
 @dataclass(frozen=True)
 class Leg:
@@ -196,7 +199,7 @@ def rectified(v: torch.Tensor, gradients: torch.Tensor, bounds: torch.Tensor) ->
     It is v less the gradients times multipliers of at least 0, which solve a nonnegative least squares
     problem of the size of the tasks. Bounds that contradict each other are met as well as can be.
     """
-    gram = (gradients @ gradients.mT).double()
+    gram = torch.stack([(p := part.double()) @ p.mT for part in torch.split(gradients, PART, dim=1)]).sum(0)
     sizes = gram.diagonal().sqrt()
     scale = torch.where(sizes > 0, 1 / sizes, 0.0)
     factor = torch.linalg.cholesky(gram * scale * scale[:, None] + RIDGE * torch.eye(len(gram)).to(gram))
