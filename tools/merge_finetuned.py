@@ -37,6 +37,9 @@ MEASURED = 500
 FURTHER: dict[str, dict[str, float]] = {"ode-m": {"descent": 0.0}}
 """Options under which methods are shown once more: ODE-M as a path alone, that does not descend."""
 
+WITH_BASE = ("least-squares",)
+"""Methods that are shown once more with the base as one of the models, so that its task is kept."""
+
 HELD_OUT = 5000 - TUNING_IMAGES
 """Shipped images of each task that no fine-tuning saw."""
 
@@ -68,6 +71,12 @@ class Pair:
         )  # fmt: skip
         return gm.reset_batchnorm(self.model, state, joined(self.data)) if self.reset else state
 
+    def merge_with_base(self, method: str) -> State:
+        """Merged with the base as one more model, and images of its task."""
+        data = [batches("train", 250, MEASURED, task="upright"), *self.data]
+        state: State = gm.merge(self.graph, [self.base, *self.states], method, own_data=data)
+        return gm.reset_batchnorm(self.model, state, joined(data)) if self.reset else state
+
 
 def joined(parts: list[Batches]) -> Batches:
     """The batches of all tasks."""
@@ -80,6 +89,8 @@ def rows(pair: Pair) -> Iterator[tuple[str, list[float]]]:
     for tuned, state in zip(pair.tuned, pair.states, strict=True):
         yield f"fine-tuned: {tuned.task}", pair.accuracies(state, pair.test)
     yield "ensemble", [ensemble(pair.model, pair.states, task).accuracy for task in pair.test]
+    for method in WITH_BASE:
+        yield f"{method}, the base too", pair.accuracies(pair.merge_with_base(method), pair.test)
     for method, facts in METHODS.items():
         if "scale" not in facts.options:
             yield method, pair.accuracies(pair.merge(method), pair.test)
@@ -115,7 +126,8 @@ def section(base: str, found: str, reset: bool, test_images: int) -> str:
         f" turned by a quarter (*rotated*), {TUNING_IMAGES} images each, and merged by every method without"
         f" matching; *upright* is the base's own task, which none was to keep. {MEASURED} training images"
         " of each model's own task gave Fisher information and Gram matrices, and with their labels the"
-        " losses of ODE-M. The ingredients of the soup, and scales where it says so"
+        " losses of ODE-M; *the base too* means that it is a third model to merge, with as many images."
+        " The ingredients of the soup, and scales where it says so"
         f" (of {', '.join(f'{x:g}' for x in SCALES)}), were chosen on {HELD_OUT} images of each task that no"
         " fine-tuning saw."
         + (" BatchNorm is reset after every merge, on the same training images." if reset else "")
