@@ -9,21 +9,19 @@ import typer
 
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, table
-from graphmerge.cli.shared import Net, on_model, talking
+from graphmerge.cli.shared import Net, Tracing, on_model, talking, traced
 from graphmerge.errors import UsageError
 from graphmerge.export import export_onnx
-from graphmerge.symmetry import trace
 from graphmerge.symmetry.verify import verify as verify_graph
 
 
 @talking
 @on_model
+@traced
 def verify(
     net: Net,
+    tracing: Tracing,
     weights: options.Weights = None,
-    strict: options.Strict = False,
-    freeze: options.Freeze = None,
-    cache: options.Cache = None,
     *,
     talk: Talk,
 ) -> None:
@@ -32,7 +30,7 @@ def verify(
     The exit code is 1 when one fails.
     """
     module, args, kwargs = net.load(talk, weights)
-    graph = trace(module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick)
+    graph = tracing.graph(module, args, kwargs, talk)
     talk.say(f"running the model with each of {len(graph.groups)} groups")
     result = verify_graph(graph, module, net.seed, progress=talk.tick)
     rows = [

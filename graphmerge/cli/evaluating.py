@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from graphmerge.candidates import repairs
 from graphmerge.cli import options
 from graphmerge.cli.console import Talk, table
-from graphmerge.cli.shared import Net, on_model, talking
+from graphmerge.cli.shared import Net, Tracing, on_model, talking, traced
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import InputError, UsageError
 from graphmerge.evaluate import check_batches, require_unmoved
@@ -40,7 +40,7 @@ from graphmerge.sources import (
     load_loss,
 )
 from graphmerge.sources.weights import load_weights
-from graphmerge.symmetry import ModelGraph, trace
+from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import State, device_of, split_batch, to_device
 
 FEW = 3
@@ -61,11 +61,13 @@ def measures_table() -> str:
 
 @talking
 @on_model
+@traced
 def evaluate(
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="A [B]...", help="Checkpoints (.safetensors, .pt); A is the frame.")
     ],
     net: Net,
+    tracing: Tracing,
     data: Annotated[
         str,
         typer.Option(
@@ -137,10 +139,10 @@ def evaluate(
         graph = aligned = None
         if len(states) > 1 and align != "none" and any(m.frames for m in facts):
             aligned = _aligned(
-                module, states, align, net.inputs or (), training, batches, judged, net.seed, talk
+                tracing, module, states, align, net.inputs or (), training, batches, judged, net.seed, talk
             )
         if any(m.traced for m in facts) or repair != "none":
-            graph = _trace(module, split_batch(batches[0]), talk)
+            graph = _graph(tracing, module, split_batch(batches[0]), talk)
         task = Task(
             module, graph, _names(checkpoints), tuple(states), batches,
             aligned=aligned, train=training, repair=repair,
@@ -210,11 +212,11 @@ def _require_known(align: str, repair: str, train: str | None, loss: str) -> Non
         raise UsageError(f"--repair {repair} needs --train: batches to measure activations on")
 
 
-def _trace(module: nn.Module, inputs: Any, talk: Talk) -> ModelGraph:
+def _graph(tracing: Tracing, module: nn.Module, inputs: Any, talk: Talk) -> ModelGraph:
     """The graph of the model at inputs of these shapes."""
     talk.say("tracing")
     args, kwargs = to_device(inputs, device_of(module.state_dict()))
-    return trace(module, args, kwargs, progress=talk.tick)
+    return tracing.graph(module, args, kwargs, talk)
 
 
 def _few(batches: Batches) -> Any:
@@ -227,13 +229,13 @@ def _few(batches: Batches) -> Any:
 
 
 def _aligned(
-    module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str], data: Batches | None,
-    test: Batches, loss: Loss, seed: int, talk: Talk,
+    tracing: Tracing, module: nn.Module, states: Sequence[State], align: str, inputs: Sequence[str],
+    data: Batches | None, test: Batches, loss: Loss, seed: int, talk: Talk,
 ) -> tuple[State, ...]:  # fmt: skip
     """All models in the frame of the first; proved, and seen, to compute what they did."""
     device = device_of(module.state_dict())
     example = example_inputs(inputs, device, seed) if inputs else _few(test)
-    graph, _ = prove(_trace(module, example, talk), module, seed, talk.say, talk.tick)
+    graph, _ = prove(_graph(tracing, module, example, talk), module, seed, talk.say, talk.tick)
     moved = []
     for state in states[1:]:
         talk.say(f"matching by {align}")

@@ -11,26 +11,24 @@ from graphmerge.cli import options
 from graphmerge.cli.console import Talk, out
 from graphmerge.cli.data import graph_json
 from graphmerge.cli.picture import draw
-from graphmerge.cli.shared import Net, on_model, talking
+from graphmerge.cli.shared import Net, Tracing, on_model, talking, traced
 from graphmerge.cli.spec import parse_place
 from graphmerge.cli.tree import show_tree
 from graphmerge.errors import UsageError
 from graphmerge.files import write_text
-from graphmerge.symmetry import trace
 
 
 @talking
 @on_model
+@traced
 def inspect(
     net: Net,
-    strict: options.Strict = False,
-    freeze: options.Freeze = None,
+    tracing: Tracing,
     picture: Annotated[
         str | None,
         typer.Option("--graph", help="Draw the constraint graph coloured by group: an .svg or .html file."),
     ] = None,
     force: options.Force = False,
-    cache: options.Cache = None,
     *,
     talk: Talk,
 ) -> None:
@@ -38,7 +36,7 @@ def inspect(
     if picture:
         _require_picture(Path(picture), force)
     module, args, kwargs = net.load(talk)
-    graph = trace(module, args, kwargs, strict=strict, freeze=freeze or (), cache=cache, progress=talk.tick)
+    graph = tracing.graph(module, args, kwargs, talk)
     if picture:
         write_text(picture, draw(graph, html=Path(picture).suffix == ".html"))
         talk.say(f"drawn: {picture}")
@@ -54,8 +52,10 @@ def _require_picture(target: Path, force: bool) -> None:
 
 @talking
 @on_model
+@traced
 def explain(
     net: Net,
+    tracing: Tracing,
     place: Annotated[
         str,
         typer.Argument(metavar="PARAMETER:DIM", help="A dimension, such as layer1.0.conv1.weight:0."),
@@ -64,8 +64,6 @@ def explain(
         str | None,
         typer.Argument(metavar="PARAMETER:DIM", help="Why it moves together with this one, or not."),
     ] = None,
-    freeze: options.Freeze = None,
-    cache: options.Cache = None,
     *,
     talk: Talk,
 ) -> None:
@@ -74,6 +72,6 @@ def explain(
     Every reason comes with the line of the model's code that it follows from.
     """
     module, args, kwargs = net.load(talk)
-    graph = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
+    graph = tracing.graph(module, args, kwargs, talk)
     text = graph.explain(*parse_place(place), parse_place(other) if other else None)
     talk.result({"explanation": text}, lambda: out.print(text, markup=False, soft_wrap=True))

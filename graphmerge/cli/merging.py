@@ -12,7 +12,7 @@ import typer
 from graphmerge.cli import options, report
 from graphmerge.cli.console import Talk
 from graphmerge.cli.flags import Paths, Values, recipe_of, with_recipe
-from graphmerge.cli.shared import Net, on_model, talking
+from graphmerge.cli.shared import Net, Tracing, on_model, talking, traced
 from graphmerge.cli.spec import parse_options
 from graphmerge.errors import UsageError
 from graphmerge.evaluate import check_batches, save_descent_plot
@@ -28,7 +28,6 @@ from graphmerge.repair import METHODS as REPAIRS
 from graphmerge.run import run_recipe
 from graphmerge.sources import load_data, load_loss
 from graphmerge.sources.weights import load_weights
-from graphmerge.symmetry import trace
 
 First = Annotated[str, typer.Argument(metavar="A", help="First checkpoint; the result is in its frame.")]
 Second = Annotated[str, typer.Argument(metavar="B", help="Second checkpoint.")]
@@ -80,10 +79,12 @@ def _kept_on_interrupt(target: str) -> Iterator[None]:
 
 @talking
 @on_model
+@traced
 def match(
     a: First,
     b: Second,
     net: Net,
+    tracing: Tracing,
     target: Annotated[str, typer.Option("--out", "-o", help="The alignment file to write (.safetensors).")],
     method: Annotated[str, typer.Option("--method", help="How to match; the methods are below.")] = "weight",
     settings: Annotated[
@@ -98,8 +99,6 @@ def match(
     plot: Annotated[
         str | None, typer.Option("--plot", help="Also draw the descent: a file .svg, .png or .pdf.")
     ] = None,
-    freeze: options.Freeze = None,
-    cache: options.Cache = None,
     force: options.Force = False,
     *,
     talk: Talk,
@@ -118,8 +117,7 @@ def match(
     if batches is not None:
         wanted = judged if MATCHING[method].targets else None
         check_batches(module, states[0], batches, (args, kwargs), talk.say, wanted)
-    traced = trace(module, args, kwargs, freeze=freeze or (), cache=cache, progress=talk.tick)
-    graph, _ = prove(traced, module, net.seed, talk.say, talk.tick)
+    graph, _ = prove(tracing.graph(module, args, kwargs, talk), module, net.seed, talk.say, talk.tick)
     with _kept_on_interrupt(target):
         found = match_models(
             graph, states[0], states[1], method, batches, net.seed,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from graphmerge.cli import options
 from graphmerge.cli.console import Talk, exit_codes
 from graphmerge.sources import build_model, example_inputs, pick_device
 from graphmerge.sources.weights import load_weights, put_weights
+from graphmerge.symmetry import ModelGraph, trace
 
 Command = Callable[..., None]
 
@@ -48,6 +50,24 @@ class Net:
             put_weights(built.module, load_weights(built.module, weights, talk.say).state)
         args, kwargs = example_inputs(self.inputs or built.examples, place, self.seed)
         return built.module, args, kwargs
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """How a model is to be traced, as it was typed."""
+
+    strict: bool
+    freeze: Sequence[str] | None
+    cache: Path | None
+
+    def graph(
+        self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], talk: Talk
+    ) -> ModelGraph:
+        """The symmetries of a network at such inputs."""
+        return trace(
+            module, args, kwargs, strict=self.strict, freeze=self.freeze or (), cache=self.cache,
+            progress=talk.tick,
+        )  # fmt: skip
 
 
 def replacing(
@@ -107,3 +127,14 @@ on_model = replacing(
     lambda typed: Net(**typed),
 )
 """Give ``command(net, ...)`` the options that name the model and how to run it."""
+
+traced = replacing(
+    "tracing",
+    parameters(
+        strict=(options.Strict, False),
+        freeze=(options.Freeze, None),
+        cache=(options.Cache, None),
+    ),
+    lambda typed: Tracing(**typed),
+)
+"""Give ``command(..., tracing, ...)`` the options of how the model is traced."""

@@ -35,6 +35,15 @@ def test_scores_of_every_checkpoint(run: Run) -> None:
     assert "loss (nats)" in text(run(*PAIR, *DATA))
 
 
+def test_models_are_aligned_by_a_kept_trace_of_which_nothing_frozen_moves(run: Run, tmp_path: Path) -> None:
+    words = (*PAIR, *DATA, "--json", "--strict", "--cache", "kept")
+    aligned = found(run(*words))["score"]["merged"]
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert found(run(*words))["score"]["merged"] == aligned
+    frozen = found(run(*PAIR, *DATA, "--json", "--freeze", "*"))["score"]["merged"]
+    assert frozen == found(run(*PAIR, *DATA, "--json", "--align", "none"))["score"]["merged"]
+
+
 def test_data_from_all_kinds_of_files_are_the_same(run: Run, tmp_path: Path) -> None:
     import tinynet  # type: ignore[import-not-found]
 
