@@ -45,13 +45,22 @@ class Equations:
         self.left = self.left + weight * gram
         self.right = self.right + weight * (wanted - self.mean @ gram)
 
-    def solve(self, ridge: float = RIDGE) -> torch.Tensor:
+    def draw(self, ridge: float) -> None:
+        """Draw the solution to the average: ``ridge`` x the mean square of the inputs x |W - average|^2 is added.
+
+        The same for all inputs: what rarely fires must not get weights that hold for few samples only.
+        """
+        left = torch.as_tensor(self.left)
+        size = ridge * left.diagonal(dim1=-2, dim2=-1).mean(-1)
+        self.left = left + size[:, None, None] * torch.eye(left.shape[-1]).to(left)
+
+    def solve(self) -> torch.Tensor:
         """The merged weight as a matrix [group, unit, feature] (float64)."""
         left, right = torch.as_tensor(self.left), torch.as_tensor(self.right)
         size = left.diagonal(dim1=-2, dim2=-1)
         if not bool(torch.isfinite(size).all()):
             raise InputError("the inputs of an operator are not finite: does the data hold NaN or infinity?")
-        factor = torch.linalg.cholesky(left + torch.diag_embed(torch.where(size > 0, ridge * size, 1.0)))
+        factor = torch.linalg.cholesky(left + torch.diag_embed(torch.where(size > 0, RIDGE * size, 1.0)))
         return self.mean + torch.cholesky_solve(right.mT, factor).mT
 
 

@@ -39,7 +39,7 @@ class Part:
 
 
 def least_squares(job: Job, inputs: str, ridge: float) -> Merged:
-    """Operators in the order in which they run, ``ridge`` x the diagonal being added to their equations.
+    """Operators in the order in which they run, each solution drawn to the average by ``ridge``.
 
     All models and the merged network run together on all batches: memory is that of one large batch each.
     """
@@ -60,7 +60,8 @@ def least_squares(job: Job, inputs: str, ridge: float) -> Merged:
             own = [shares[k] for k in part.models]
             _add(equations, p, seen, [matrices[k] for k in part.models], own, part.of)
             ours += [False] * len(own) + [True] * follows
-        given = operands(p, equations.solve(ridge), job.states[0][job.names[p.weight]])
+        equations.draw(ridge)
+        given = operands(p, equations.solve(), job.states[0][job.names[p.weight]])
         names = (n for n in (p.weight, p.bias) if n)
         solved.update({job.names[n]: t for n, t in zip(names, given.values(), strict=True)})
         return [again(v, given) if merged else None for v, merged in zip(visits, ours, strict=True)]

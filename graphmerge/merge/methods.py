@@ -80,7 +80,7 @@ METHODS: dict[str, Method] = {
         "Nasery et al. 2024 (PLeaS), arXiv 2407.02447",
         options={
             "inputs": Option("merged", "what operators are given", choices=("merged", "averaged")),
-            "ridge": Option(0.001, "part of the diagonal that is added to it", 1e-10, 1e6),
+            "ridge": Option(0.001, "how much a solution is drawn to the average", 1e-10, 1e6),
         },
         data="inputs",
     ),

@@ -23,9 +23,9 @@ def with_one(x: Tensor) -> Tensor:
 
 
 def solution(z: Tensor, y: Tensor, mean: Tensor, ridge: float) -> Tensor:
-    """The matrix [unit, feature] of least |z W - y|^2 / rows + ridge x |(W - mean) x root of diagonal|^2."""
+    """The matrix [unit, feature] of least |z W - y|^2 / rows + ridge x mean square of z x |W - mean|^2."""
     gram = z.T @ z / len(z)
-    weight = torch.diag((ridge * gram.diag()).clamp_min(1e-12))  # of a unit that never fires
+    weight = ridge * gram.diag().mean() * torch.eye(len(gram)).to(gram)
     return torch.linalg.solve(gram + weight, z.T @ y / len(z) + weight @ mean.T).T
 
 
