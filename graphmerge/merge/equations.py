@@ -46,7 +46,7 @@ class Equations:
         self.right = self.right + weight * (wanted - self.mean @ gram)
 
     def draw(self, ridge: float) -> None:
-        """Draw the solution to the average: ``ridge`` x the mean square of the inputs x |W - average|^2 is added.
+        """Draw the solution to the average: ridge x mean square of the inputs x |W - average|^2 is added.
 
         The same for all inputs: what rarely fires must not get weights that hold for few samples only.
         """
