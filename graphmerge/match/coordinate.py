@@ -66,7 +66,6 @@ def match_weights(task: Task) -> Found:
     reached, converged = [similarity.objective], True
     if not _perfect(similarity, bound):
         similarity, converged = _descended(task, similarity, other, work, bound, steps, reached, proved)
-        similarity.objective = similarity.measure()  # without the rounding of a sum of gains
     with task.stage("certificate"):
         if _perfect(similarity, bound):  # the models are the same but for their order
             certificate = dict.fromkeys(work, max(0.0, bound - similarity.objective))
@@ -77,7 +76,7 @@ def match_weights(task: Task) -> Found:
         notes = {"bound": bound, "ambiguous": alike}
     return Found(
         similarity.transform,
-        similarity.objective,
+        similarity.measure(),
         start,
         tuple(steps),
         converged,

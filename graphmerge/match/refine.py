@@ -62,7 +62,8 @@ def _restarted(
 ) -> WeightSimilarity:
     """``group`` placed without regard to ``other``, then both in turn until neither moves."""
     trial, before = similarity.fork(), similarity.objective
-    place_one(trial, plans[group], {plans[other].atom})
+    atoms = set(trial.transform.structure.atoms)
+    place_one(trial, plans[group], atoms - {plans[group].atom, plans[other].atom})
     turn, still = other, 0
     for _ in range(TURNS):
         if still == 2:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Set
+from itertools import chain
 
 import numpy as np
 import torch
+from torch import nn
 
 from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import START, Step
@@ -29,6 +31,12 @@ from graphmerge.symmetry.structure import Structure
 PART = 1 << 20
 """Entries of one model that are sorted at once."""
 
+QUANTILES = 64
+"""Sorted entries are compared by the means of at least as many runs of them, all as long."""
+
+FEW = 64
+"""Entries of a unit in one tensor by which it is recognised, where all of them are in order."""
+
 
 def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step, Proved]:
     """Move every group of ``plans`` to where the bound says; what contains others goes before them.
@@ -39,11 +47,14 @@ def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step
     proved: Proved = {}
     placed = set(structure.atoms) - {p.atom for p in plans.values()}
     waiting = dict(plans)
+    alike = True
     while waiting:
         ready = [g for g, p in waiting.items() if _above(structure, p.atom) <= placed]
-        group = max(ready, key=lambda g: _known(structure, waiting[g], placed))
+        free = _free(structure, placed)
+        group = max(ready, key=lambda g: _known(structure, waiting[g], free))
         p = waiting.pop(group)
-        left = place_one(similarity, p, set(structure.atoms) - placed - {p.atom})
+        alike = alike and recognise(similarity, p, placed)
+        left = math.inf if alike else place_one(similarity, p, placed)
         placed.add(p.atom)
         proved = {g: x for g, x in proved.items() if g not in neighbours(plans, group)}
         if left < math.inf:
@@ -52,31 +63,53 @@ def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step
     return Step(START, "all groups", moved, similarity.objective), proved
 
 
-def place_one(similarity: WeightSimilarity, plan: Plan, unknown: Set[int]) -> float:
-    """Move one group to where the bound says when nothing is known of the atoms ``unknown``.
+def recognise(similarity: WeightSimilarity, plan: Plan, known: Set[int]) -> bool:
+    """Move each unit to that of a which it is nearest to by few of its entries; False if two want one.
+
+    Units of the same model in another order, be it with some noise, find their places like this at a
+    small part of the cost. Nothing is moved where they do not.
+    """
+    structure = similarity.transform.structure
+    plain, tangled = _sites(structure, plan, known)
+    few = (similarity.some(site, FEW) for site in plain)
+    score = torch.zeros(())
+    for a, b in chain(few, *(_in_order(similarity, site, plan.atom, known) for site in tangled)):
+        nearness = torch.baddbmm(b.square().sum(-1)[:, None], a, b.mT, beta=-0.5)
+        score = nearness + score.to(nearness)
+    wanted = score.argmax(-1)
+    order = wanted.argsort(-1)
+    if (wanted.gather(-1, order).diff(dim=-1) == 0).any():
+        return False
+    similarity.put(structure.extend({plan.atom: order.cpu().numpy()}), set(plan.names))
+    return True
+
+
+def place_one(similarity: WeightSimilarity, plan: Plan, known: Set[int]) -> float:
+    """Move one group to where the bound says when nothing is known of atoms other than ``known``.
 
     Where it does not meet them this is a step of the descent; what that leaves is returned (inf: not known).
     """
     structure = similarity.transform.structure
-    known = set(structure.atoms) - unknown - {plan.atom}
-    plain = [s for s in plan.sites if not _is_open(structure, s, plan.atom, known)]
-    if len(plain) == len(plan.sites):
+    plain, tangled = _sites(structure, plan, known)
+    if not tangled:
         return improve(similarity, plan)[1]
-    total = similarity.fresh(plain) if plain else None
-    for site in (s for s in plan.sites if not any(s is p for p in plain)):
-        bound = _bound(similarity, site, plan.atom, known)
-        total = bound if total is None else total.add_(bound)
-    assert total is not None, "a plan has sites"
+    total = similarity.fresh(plain) if plain else torch.zeros(1, 1, 1)
+    for a, b in chain(*(_in_order(similarity, site, plan.atom, known) for site in tangled)):
+        total = torch.baddbmm(total.to(a), a, b.mT)
     delta = structure.extend({plan.atom: assign(total).argsort(-1).cpu().numpy()})
     similarity.put(delta, set(plan.names))
     return math.inf
 
 
-def _is_open(structure: Structure, site: Site, atom: int, known: Set[int]) -> bool:
-    """Something else that moves the tensor is not known; the similarity itself serves where all is."""
-    free, inside = _free(structure, known), _free(structure, known | {atom})
-    dims = enumerate(structure.labels[site.name])
-    return any(x is not None and bool(((inside if d in site.axes else free)[x] >= 0).any()) for d, x in dims)
+def _sites(structure: Structure, plan: Plan, known: Set[int]) -> tuple[list[Site], list[Site]]:
+    """Those of tensors that nothing else moves which is not known, and the others."""
+    free, inside = _free(structure, known), _free(structure, known | {plan.atom})
+    found: tuple[list[Site], list[Site]] = [], []
+    for site in plan.sites:
+        dims = enumerate(structure.labels[site.name])
+        moves = (((inside if d in site.axes else free)[x] >= 0).any() for d, x in dims if x is not None)
+        found[any(moves)].append(site)
+    return found
 
 
 def _above(structure: Structure, atom: int) -> set[int]:
@@ -93,9 +126,8 @@ def _free(structure: Structure, placed: Set[int]) -> IntArray:
     return known
 
 
-def _known(structure: Structure, plan: Plan, placed: Set[int]) -> float:
+def _known(structure: Structure, plan: Plan, free: IntArray) -> float:
     """How much of a group's parameters lies where the other dimensions are known, from 0 to 1."""
-    free = _free(structure, placed)
     part, size = 0.0, 0.0
     for site in plan.sites:
         share = 1.0
@@ -107,15 +139,27 @@ def _known(structure: Structure, plan: Plan, placed: Set[int]) -> float:
     return part / size
 
 
-def _bound(similarity: WeightSimilarity, site: Site, atom: int, placed: Set[int]) -> torch.Tensor:
-    """The most that unit i of a and unit j of b can be alike in each fibre: [fibre, i, j]."""
-    keys = _keys(similarity.transform.structure, site, atom, placed)
+def _in_order(
+    similarity: WeightSimilarity, site: Site, atom: int, known: Set[int]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Entries of units of a and of b [fibre, unit, entry] whose product is the most that these can be alike.
+
+    Long rows of sorted entries are smooth: means of runs tell all but the last digits of it.
+    """
+    keys = _keys(similarity.transform.structure, site, atom, known)
     a, b = (rows(site, t).flatten(2) for t in similarity.pair(site.name))
-    total = a.new_zeros(a.shape[0], a.shape[1], a.shape[1])
     for columns, size in _alike(keys, PART // (a.shape[0] * a.shape[1])):
+        run = max(1, size // QUANTILES)
         left, right = (_sorted(x, columns, size) for x in (a, b))
-        total.baddbmm_(left, right.mT)
-    return total
+        if run > 1:
+            left, right = (_means(x, size, run) for x in (left, right))
+        yield left, right
+
+
+def _means(x: torch.Tensor, size: int, run: int) -> torch.Tensor:
+    """Every ``size`` entries by means of ``run`` of them, times the root of that many."""
+    short = nn.functional.avg_pool1d(x.reshape(-1, 1, size), run, ceil_mode=True)
+    return short.reshape(*x.shape[:2], -1).mul_(math.sqrt(run))
 
 
 def _keys(structure: Structure, site: Site, atom: int, placed: Set[int]) -> IntArray:

@@ -33,9 +33,6 @@ PART = 0.5
 NARROW = 64
 """Rows shorter than this are joined before they are multiplied."""
 
-PRODUCTS = 1 << 20
-"""Entries that are multiplied at once for an inner product."""
-
 SKETCH = 8
 """Random combinations of the parameters of a unit by which it is told from others."""
 
@@ -71,11 +68,24 @@ class WeightSimilarity:
         size = sum(t.nbytes for t in a.values())
         self._chunk, self._most = max(LEAST, CHUNK * size), KEEP * size
         self._kept: dict[tuple[int, ...], Kept] = {}
-        self.objective = self.measure()
+        self._values: dict[str, float] = {}
+        self._objective: float | None = None
+
+    @property
+    def objective(self) -> float:
+        """Measured when it is asked for and not known."""
+        if self._objective is None:
+            self._objective = self.measure()
+        return self._objective
 
     def measure(self) -> float:
-        """The objective, computed anew."""
-        return sum(self._inner(name, self.transform) for name in self._a)
+        """The objective without the rounding of a sum of gains: of all tensors that moved, computed anew."""
+        return sum(self._value(name) for name in self._a)
+
+    def _value(self, name: str) -> float:
+        if name not in self._values:
+            self._values[name] = self._inner(name, self.transform)
+        return self._values[name]
 
     def pair(self, name: str) -> Pair:
         """A tensor of a, and that of b as it is moved now."""
@@ -84,7 +94,7 @@ class WeightSimilarity:
     def fork(self) -> WeightSimilarity:
         """A copy that moves on its own; tensors are shared, for none is ever changed in place."""
         other = copy.copy(self)
-        other._kept = dict(self._kept)
+        other._kept, other._values = dict(self._kept), dict(self._values)
         return other
 
     def forget(self) -> None:
@@ -123,6 +133,19 @@ class WeightSimilarity:
             gram.baddbmm_(a, b.mT)
         return gram
 
+    def some(self, site: Site, few: int) -> Pair:
+        """About ``few`` entries of every unit of both models, evenly spaced: [fibre, unit, entry]."""
+        a = self._a[site.name]
+        dim = _widest(site, a)
+        if dim is None:
+            b = self.transform.apply_to(site.name, self._b[site.name])
+        else:
+            entries = a.numel() // (site.rows.shape[0] * site.rows.shape[1])
+            places = np.arange(0, a.shape[dim], max(1, entries // few))
+            a = a.index_select(dim, torch.from_numpy(places).to(a.device))
+            b = self._part(site.name, dim, places, self.transform)
+        return rows(site, a).flatten(2), rows(site, b).flatten(2)
+
     def across(self, site: Site, fibres: int) -> torch.Tensor:
         """The same for child units of every pair of units: [fibre, unit, unit, i, j]."""
         a, b = self._children(site, fibres)
@@ -142,31 +165,35 @@ class WeightSimilarity:
 
     def twins(self, sites: Sequence[Site]) -> int:
         """How many units could change places with another at no loss: dead or duplicates in one model."""
-        own = twins(rows(s, self._a[s.name]) for s in sites)
-        other = twins(rows(s, self.transform.apply_to(s.name, self._b[s.name])) for s in sites)
+        small = sorted(sites, key=lambda s: self._a[s.name].numel())
+        own = twins(rows(s, self._a[s.name]) for s in small)
+        other = twins(rows(s, self.transform.apply_to(s.name, self._b[s.name])) for s in small)
         return int((own | other).sum())
 
     def put(self, delta: IntArray, names: set[str]) -> None:
         """Move ``names`` further by ``delta``, whatever that does to the objective."""
-        self._adopt(delta, self._gain(delta, names))
+        self._adopt(delta, {}, names)
+        self._objective = None
 
     def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool:
         """Move ``names`` further by ``delta`` if the objective rises by more than ``least``.
 
         ``gain`` is the rise where the caller knows it; it is measured otherwise.
         """
-        rise = self._gain(delta, names) if gain is None else gain
-        if rise > least:
-            self._adopt(delta, rise)
-        return rise > least
+        values: dict[str, float] = {}
+        if gain is None:
+            after = replace(self.transform, phi=delta[self.transform.phi])
+            values = {n: self._inner(n, after) for n in names}
+            gain = sum(x - self._value(n) for n, x in values.items())
+        if gain <= least:
+            return False
+        self._objective = self.objective + gain
+        self._adopt(delta, values, names)
+        return True
 
-    def _adopt(self, delta: IntArray, gain: float) -> None:
-        self.objective += gain
+    def _adopt(self, delta: IntArray, values: Mapping[str, float], names: set[str]) -> None:
         self.transform = replace(self.transform, phi=delta[self.transform.phi])
-
-    def _gain(self, delta: IntArray, names: set[str]) -> float:
-        after = replace(self.transform, phi=delta[self.transform.phi])
-        return sum(self._inner(n, after) - self._inner(n, self.transform) for n in names)
+        self._values = {n: x for n, x in self._values.items() if n not in names} | dict(values)
 
     def _inner(self, name: str, transform: Transform) -> float:
         """Inner product of a tensor of a with that of b moved by ``transform`` (float64)."""
@@ -247,10 +274,10 @@ class WeightSimilarity:
 
 
 def inner(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Inner product of two tensors (float64), part by part: no product of their size is held."""
-    a, b = a.flatten(), b.flatten()
-    parts = (slice(k, k + PRODUCTS) for k in range(0, len(a), PRODUCTS))
-    return sum(float((a[p] * b[p]).sum(dtype=torch.float64)) for p in parts)
+    """Inner product of two tensors: rows in their own dtype, their sum in float64."""
+    if a.ndim < 2:
+        return float((a * b).sum(dtype=torch.float64))
+    return float(torch.linalg.vecdot(a.flatten(1), b.flatten(1)).sum(dtype=torch.float64))
 
 
 def _is_flat(sources: Mapping[int, IntArray]) -> bool:
@@ -267,15 +294,25 @@ def _widest(site: Site, t: torch.Tensor) -> int | None:
 def twins(matrices: Iterable[torch.Tensor]) -> torch.Tensor:
     """Which units, given by rows [fibre, unit, ...], are dead or duplicates: [fibre, unit] (bool).
 
-    They are compared by a few random combinations of all their parameters (Johnson and Lindenstrauss
-    1984), in the order of the first of these, which brings duplicates next to each other.
+    They are compared by a few random combinations of their parameters (Johnson and Lindenstrauss 1984).
+    No matrix is read after those that tell all units apart.
     """
     generator = torch.Generator().manual_seed(0)
-    sketches = []
+    units, found = torch.zeros(()), torch.zeros(())
     for x in (m.flatten(2) for m in matrices):
         mix = torch.randn(x.shape[-1], SKETCH, generator=generator, dtype=x.dtype).to(x.device)
-        sketches.append(x @ mix)
-    units = torch.stack(sketches).sum(0)
+        units = x @ mix + units.to(x)
+        found = _repeated(units)
+        if not found.any():
+            break
+    return found
+
+
+def _repeated(units: torch.Tensor) -> torch.Tensor:
+    """Which of [fibre, unit, entry] are the same as another, or zero: [fibre, unit] (bool).
+
+    The order of the first entry brings those that are the same next to each other.
+    """
     order = units[..., 0].argsort(-1)
     units = units.gather(1, order[..., None].expand_as(units))
     size = units.square().sum(-1)

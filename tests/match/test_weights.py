@@ -57,7 +57,8 @@ def test_similarities_corrected_after_a_few_units_moved_are_those_computed_anew(
         assert not computed, "a swap of two units is corrected"
         for plan, total in zip(work.values(), totals, strict=True):
             torch.testing.assert_close(total, similarity.fresh(plan.sites))
-    assert similarity.objective == pytest.approx(similarity.measure())
+    anew = WeightSimilarity(a, b, similarity.transform)
+    assert similarity.objective == similarity.measure() == pytest.approx(anew.objective)
 
 
 def test_after_everything_moved_they_are_computed_anew(
