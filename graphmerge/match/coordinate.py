@@ -37,12 +37,29 @@ NEAR = 0.5
 """Part of that bound from which on two models are taken for relatives that the placement has found."""
 
 LITTLE = 0.01
-"""Relative gain of the first descent up to which its beginning had all but found the optimum.
+"""Relative gain of the first sweeps up to which their beginning had all but found the optimum.
 
 Restarts then gained nothing in any of the pairs measured (see BENCHMARKS.md); above it they mostly do.
 """
 
+HEAT = 4
+"""Sweeps after which the better of two beginnings is told: it alone descends further."""
+
 Plans = Mapping[str, Plan]
+
+
+@dataclass
+class Course:
+    """A descent: where it is, how it came there, and which groups are proved to be where they belong."""
+
+    similarity: WeightSimilarity
+    steps: list[Step]
+    proved: Proved
+    converged: bool = False
+
+    @property
+    def objective(self) -> float:
+        return self.similarity.objective
 
 
 def match_weights(task: Task) -> Found:
@@ -51,26 +68,26 @@ def match_weights(task: Task) -> Found:
     a, b = COSTS[task.options["cost"]](task)
     work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
     bound = sum(math.sqrt(inner(t, t) * inner(b[n], b[n])) for n, t in a.items())
-    similarity = WeightSimilarity(a, b, task.start or graph.identity())
-    start, other = similarity.objective, None
-    steps: list[Step] = []
-    proved: Proved = {}
+    course, other = Course(WeightSimilarity(a, b, task.start or graph.identity()), [], {}), None
+    start = course.objective
     if task.start is None and start < bound * (1 - PERFECT):
         with task.stage("placement"):
-            trial = similarity.fork()
-            placed, settled = place(trial, work)
+            trial = course.similarity.fork()
+            placed, proved = place(trial, work)
             trial.forget()  # the descent keeps those that it comes back to
         if placed.objective > start:  # models that share their training are already in place
-            similarity, other, steps, proved = trial, similarity, [placed], settled
-            task.keep(similarity.transform, similarity.objective)
-    reached, converged = [similarity.objective], True
-    if not _perfect(similarity, bound):
-        similarity, converged = _descended(task, similarity, other, work, bound, steps, reached, proved)
+            course, other = Course(trial, [placed], proved), course
+            task.keep(trial.transform, trial.objective)
+    reached = [course.objective]
+    course.converged = _perfect(course, bound)
+    if not course.converged:
+        course, reached = _descended(task, course, other, work, bound)
+    similarity = course.similarity
     with task.stage("certificate"):
-        if _perfect(similarity, bound):  # the models are the same but for their order
-            certificate = dict.fromkeys(work, max(0.0, bound - similarity.objective))
+        if _perfect(course, bound):  # the models are the same but for their order
+            certificate = dict.fromkeys(work, max(0.0, bound - course.objective))
         else:
-            certificate = gaps(similarity, work, proved)
+            certificate = gaps(similarity, work, course.proved)
             similarity.forget()
         alike = {g: n for g, p in work.items() if (n := similarity.twins(p.sites))}
         notes = {"bound": bound, "ambiguous": alike}
@@ -78,70 +95,72 @@ def match_weights(task: Task) -> Found:
         similarity.transform,
         similarity.measure(),
         start,
-        tuple(steps),
-        converged,
+        tuple(course.steps),
+        course.converged,
         tuple(reached),
         certificate,
         notes,
     )
 
 
-def _perfect(similarity: WeightSimilarity, bound: float) -> bool:
+def _perfect(course: Course, bound: float) -> bool:
     """No order of any units can gain anything."""
-    return similarity.objective >= bound * (1 - PERFECT) > 0
+    return course.objective >= bound * (1 - PERFECT) > 0
 
 
 def _descended(
-    task: Task, similarity: WeightSimilarity, other: WeightSimilarity | None, work: Plans, bound: float,
-    steps: list[Step], reached: list[float], proved: Proved,
-) -> tuple[WeightSimilarity, bool]:  # fmt: skip
+    task: Task, course: Course, other: Course | None, work: Plans, bound: float
+) -> tuple[Course, list[float]]:
     """One descent, then restarts until they are used up, or the time is, or nothing is gained.
 
-    There are none where the descent found ``LITTLE`` left to do. The first restart is a descent from
-    ``other`` as well, unless the models are clearly near each other; in each round neighbouring pairs are
-    placed anew.
+    There are none where the first sweeps found ``LITTLE`` left to do. ``other`` sweeps as well for a while,
+    unless the models are clearly near each other, and the descent goes on from the better of the two; in each
+    round neighbouring pairs are placed anew. Second, the objective after the descent and each round.
     """
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
-    before = similarity.objective
-    with task.stage("descent"):
-        found, converged = descend(
-            similarity, work, task.seed, progress=task.progress, keep=task.keep, proved=proved
-        )
-    steps += found
-    reached[:] = [similarity.objective]
-    if task.start is None and similarity.objective - before <= LITTLE * abs(similarity.objective):
-        return similarity, converged
-    again = task.options["restarts"] > 1 and similarity.objective < NEAR * bound
-    if again and other is not None and time.perf_counter() < deadline:
-        similarity.forget()
-        with task.stage("restarts"):
-            settled: Proved = {}
-            found, ended = descend(other, work, task.seed, progress=task.progress, proved=settled)
-        if other.objective > similarity.objective:
-            similarity, converged, steps[:] = other, ended, found
-            proved.clear()
-            proved |= settled
-            task.keep(similarity.transform, similarity.objective)
-            reached.append(similarity.objective)
-        else:
-            other.forget()
-    for _ in range(task.options["restarts"] - 1):
-        if _perfect(similarity, bound):
+    rounds, before = task.options["restarts"] - 1, course.objective
+    _sweep(task, course, work, HEAT)
+    if task.start is None and course.objective - before <= LITTLE * abs(course.objective):
+        rounds = 0
+    if rounds and other is not None and course.objective < NEAR * bound and time.perf_counter() < deadline:
+        course.similarity.forget()
+        _sweep(task, other, work, HEAT)
+        course = max(course, other, key=lambda c: c.objective)
+        task.keep(course.similarity.transform, course.objective)
+    _sweep(task, course, work)
+    reached = [course.objective]
+    for _ in range(rounds):
+        if _perfect(course, bound):
             break
-        sweep = steps[-1].sweep + 1 if steps else 0
+        sweep = _next_sweep(course)
         with task.stage("restarts"):
-            similarity, found = refine(similarity, work, sweep, task.progress, deadline, task.keep)
+            course.similarity, found = refine(
+                course.similarity, work, sweep, task.progress, deadline, task.keep
+            )
         if not found:
             break
-        proved.clear()
-        with task.stage("descent"):
-            more, converged = descend(
-                similarity, work, task.seed, first_sweep=sweep + 1, progress=task.progress, keep=task.keep,
-                proved=proved,
-            )  # fmt: skip
-        steps += [*found, *more]
-        reached.append(similarity.objective)
-    return similarity, converged
+        course.steps += found
+        course.proved.clear()
+        course.converged = False
+        _sweep(task, course, work)
+        reached.append(course.objective)
+    return course, reached
+
+
+def _sweep(task: Task, course: Course, work: Plans, most: int = 100) -> None:
+    """Descend further, for ``most`` sweeps at most."""
+    if course.converged:
+        return
+    with task.stage("descent"):
+        found, course.converged = descend(
+            course.similarity, work, task.seed, most, _next_sweep(course), task.progress, task.keep,
+            course.proved,
+        )  # fmt: skip
+    course.steps += found
+
+
+def _next_sweep(course: Course) -> int:
+    return course.steps[-1].sweep + 1 if course.steps else 0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from graphmerge.match.task import Keep, forget
 from graphmerge.match.weights import WeightSimilarity
 from graphmerge.progress import Progress, silent
 
-LARGEST = 256
+LARGEST = 64
 """Wider groups take long and gain next to nothing: what luck decides averages out over many units."""
 
 TURNS = 50
