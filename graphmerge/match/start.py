@@ -13,7 +13,7 @@ groups placed before, and those that never move, entries are compared in order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain
 
 import numpy as np
@@ -25,7 +25,7 @@ from graphmerge.match.alignment import START, Step
 from graphmerge.match.assign import assign
 from graphmerge.match.descent import Proved, improve, neighbours
 from graphmerge.match.layout import Plan, Site
-from graphmerge.match.weights import WeightSimilarity, rows
+from graphmerge.match.weights import Pair, WeightSimilarity, rows
 from graphmerge.symmetry.structure import Structure
 
 PART = 1 << 20
@@ -53,8 +53,7 @@ def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step
         free = _free(structure, placed)
         group = max(ready, key=lambda g: _known(structure, waiting[g], free))
         p = waiting.pop(group)
-        alike = alike and recognise(similarity, p, placed)
-        left = math.inf if alike else place_one(similarity, p, placed)
+        left, alike = place_one(similarity, p, placed, alike)
         placed.add(p.atom)
         proved = {g: x for g, x in proved.items() if g not in neighbours(plans, group)}
         if left < math.inf:
@@ -63,42 +62,47 @@ def place(similarity: WeightSimilarity, plans: Mapping[str, Plan]) -> tuple[Step
     return Step(START, "all groups", moved, similarity.objective), proved
 
 
-def recognise(similarity: WeightSimilarity, plan: Plan, known: Set[int]) -> bool:
-    """Move each unit to that of a which it is nearest to by few of its entries; False if two want one.
-
-    Units of the same model in another order, be it with some noise, find their places like this at a
-    small part of the cost. Nothing is moved where they do not.
-    """
-    structure = similarity.transform.structure
-    plain, tangled = _sites(structure, plan, known)
-    few = (similarity.some(site, FEW) for site in plain)
-    score = torch.zeros(())
-    for a, b in chain(few, *(_in_order(similarity, site, plan.atom, known) for site in tangled)):
-        nearness = torch.baddbmm(b.square().sum(-1)[:, None], a, b.mT, beta=-0.5)
-        score = nearness + score.to(nearness)
-    wanted = score.argmax(-1)
-    order = wanted.argsort(-1)
-    if (wanted.gather(-1, order).diff(dim=-1) == 0).any():
-        return False
-    similarity.put(structure.extend({plan.atom: order.cpu().numpy()}), set(plan.names))
-    return True
-
-
-def place_one(similarity: WeightSimilarity, plan: Plan, known: Set[int]) -> float:
+def place_one(
+    similarity: WeightSimilarity, plan: Plan, known: Set[int], alike: bool = False
+) -> tuple[float, bool]:
     """Move one group to where the bound says when nothing is known of atoms other than ``known``.
 
-    Where it does not meet them this is a step of the descent; what that leaves is returned (inf: not known).
+    Where it does not meet others this is a step of the descent; what that leaves comes first (inf: not
+    known). Where the models may be ``alike``, few entries of what is known are compared before all: units
+    of the same model in another order, be it with some noise, are told by them. Second, whether they were.
     """
     structure = similarity.transform.structure
     plain, tangled = _sites(structure, plan, known)
+    bound, size = _compared(chain(*(_in_order(similarity, site, plan.atom, known) for site in tangled)))
+    if alike:
+        near, more = _compared(similarity.some(site, FEW) for site in plain)
+        order = _one_to_one(bound + near - (size + more) / 2)
+        if order is not None:
+            similarity.put(structure.extend({plan.atom: order.cpu().numpy()}), set(plan.names))
+            return math.inf, True
     if not tangled:
-        return improve(similarity, plan)[1]
-    total = similarity.fresh(plain) if plain else torch.zeros(1, 1, 1)
-    for a, b in chain(*(_in_order(similarity, site, plan.atom, known) for site in tangled)):
-        total = torch.baddbmm(total.to(a), a, b.mT)
+        return improve(similarity, plan)[1], False
+    total = bound + similarity.fresh(plain) if plain else bound
     delta = structure.extend({plan.atom: assign(total).argsort(-1).cpu().numpy()})
     similarity.put(delta, set(plan.names))
-    return math.inf
+    return math.inf, False
+
+
+def _compared(pairs: Iterable[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inner products of units of a and of b [fibre, i, j], and squared norms of those of b [fibre, 1, j]."""
+    products = norms = torch.zeros(())
+    for a, b in pairs:
+        products = torch.baddbmm(products.to(a), a, b.mT)
+        norms = norms.to(b) + b.square().sum(-1)[:, None]
+    return products, norms
+
+
+def _one_to_one(nearness: torch.Tensor) -> torch.Tensor | None:
+    """Where each unit of b goes [fibre, unit] if each one of a has another one nearest to it; None if not."""
+    wanted = nearness.argmax(-1)
+    order = wanted.argsort(-1)
+    is_taken_twice = (wanted.gather(-1, order).diff(dim=-1) == 0).any()
+    return None if is_taken_twice else order
 
 
 def _sites(structure: Structure, plan: Plan, known: Set[int]) -> tuple[list[Site], list[Site]]:
@@ -139,9 +143,7 @@ def _known(structure: Structure, plan: Plan, free: IntArray) -> float:
     return part / size
 
 
-def _in_order(
-    similarity: WeightSimilarity, site: Site, atom: int, known: Set[int]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _in_order(similarity: WeightSimilarity, site: Site, atom: int, known: Set[int]) -> Iterator[Pair]:
     """Entries of units of a and of b [fibre, unit, entry] whose product is the most that these can be alike.
 
     Long rows of sorted entries are smooth: means of runs tell all but the last digits of it.
@@ -200,10 +202,11 @@ def _alike(keys: IntArray, most: int) -> Iterator[tuple[IntArray, int]]:
 
 def _sorted(entries: torch.Tensor, columns: IntArray, size: int) -> torch.Tensor:
     """Some columns of entries [.., entry], every ``size`` of them in ascending order."""
-    part = entries.index_select(-1, torch.from_numpy(columns).to(entries.device))
+    flat = entries.flatten(0, 1)  # with three dimensions the selection takes ten times as long
+    part = flat.index_select(-1, torch.from_numpy(columns).to(flat.device))
     if size > 1:
-        _sort(part.view(*part.shape[:-1], -1, size))
-    return part
+        _sort(part.view(len(part), -1, size))
+    return part.reshape(*entries.shape[:2], -1)
 
 
 def _sort(t: torch.Tensor) -> None:

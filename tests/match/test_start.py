@@ -102,6 +102,36 @@ def test_a_group_that_is_proved_cannot_be_improved(seed: int, monkeypatch: pytes
     assert proved.keys() == work.keys()
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_the_same_model_in_another_order_is_told_by_few_of_its_entries(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No similarity of all entries is computed, but for a group where two units want one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 40), nn.ReLU(), nn.Linear(40, 200), nn.ReLU(), nn.Linear(200, 150))
+    graph = gm.trace(model, (torch.randn(2, 300),))
+    planted = graph.random_transform(1)
+    a = {n: t.detach() for n, t in model.state_dict().items()}
+    noisy = {n: t + noise * t.std() * torch.randn_like(t) for n, t in a.items()}
+    work = plans(graph, graph.structure, graph.structure.labels)
+    twin = {n: t.clone() for n, t in a.items()}
+    twin["0.weight"][7], twin["0.bias"][7] = twin["0.weight"][3], twin["0.bias"][3]
+    twin["2.weight"][:, 7] = twin["2.weight"][:, 3]
+    for first, second, computed in ((a, noisy, 0), (twin, twin, 1)):
+        similarity = WeightSimilarity(first, planted.inverse().apply(second), graph.identity())
+        seen = []
+        fresh = similarity.fresh
+        monkeypatch.setattr(
+            similarity, "fresh", lambda sites, f=fresh, s=seen: (s.append(sites), f(sites))[1]
+        )
+        place(similarity, work)
+        assert len(seen) == computed
+        assert similarity.transform == planted or computed
+        assert similarity.objective == pytest.approx(
+            WeightSimilarity(first, second, graph.identity()).objective
+        )
+
+
 def test_nothing_is_restarted_where_the_start_was_all_but_optimal() -> None:
     """One hidden layer is solved by its placement, three are not."""
     ends = []
