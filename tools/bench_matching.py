@@ -41,7 +41,7 @@ from graphmerge.symmetry.structure import reorder
 PAGE = 4096
 SMALL = 1 << 24
 RISE = 1e-8
-REPEATS = 5
+REPEATS, BRIEF = 5, 1 << 25
 
 
 def make(name: str, kind: str, seed: int) -> tuple[gm.ModelGraph, State, State, gm.Transform | None]:
@@ -173,7 +173,7 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
     graph, a, b, planted = make(name, kind, options.seed)
     size = sum(t.nbytes for t in parameters(graph, a).values())
     runs = []
-    for _ in range(REPEATS if size < SMALL else 1):
+    for _ in range(REPEATS if size < BRIEF else 1):
         since = time.process_time()
         alignment = gm.match(graph, a, b, seed=options.seed)
         seconds = time.process_time() - since
@@ -234,7 +234,7 @@ NOTE = (
     " in sizes of one (of those above 16 MB; the libraries' own buffers weigh on small ones); freed blocks"
     " that glibc would keep for later are not counted. *planted*: the same weights in a random order;"
     " *independent*: two initialisations; *trained-like*: random weights whose singular values decay. Of"
-    " networks below 16 MB both are run five times in turn, and the medians shown; over: plain was stopped"
+    " networks below 32 MB both are run five times in turn, and the medians shown; over: plain was stopped"
     " then.\n\n"
 )
 

@@ -25,7 +25,7 @@ from graphmerge.match.descent import Proved, descend, gaps
 from graphmerge.match.layout import Plan, plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place
-from graphmerge.match.task import Found, Task
+from graphmerge.match.task import Found, Keep, Task, forget
 from graphmerge.match.weights import WeightSimilarity, inner
 from graphmerge.symmetry import ModelGraph
 from graphmerge.symmetry.structure import Structure
@@ -124,7 +124,7 @@ def _descended(
         rounds = 0
     if rounds and other is not None and course.objective < NEAR * bound and time.perf_counter() < deadline:
         course.similarity.forget()
-        _sweep(task, other, work, HEAT)
+        _sweep(task, other, work, HEAT, forget)
         course = max(course, other, key=lambda c: c.objective)
         task.keep(course.similarity.transform, course.objective)
     _sweep(task, course, work)
@@ -147,13 +147,13 @@ def _descended(
     return course, reached
 
 
-def _sweep(task: Task, course: Course, work: Plans, most: int = 100) -> None:
-    """Descend further, for ``most`` sweeps at most."""
+def _sweep(task: Task, course: Course, work: Plans, most: int = 100, keep: Keep | None = None) -> None:
+    """Descend further, for ``most`` sweeps at most; ``keep`` is told of each step (None: the task is)."""
     if course.converged:
         return
     with task.stage("descent"):
         found, course.converged = descend(
-            course.similarity, work, task.seed, most, _next_sweep(course), task.progress, task.keep,
+            course.similarity, work, task.seed, most, _next_sweep(course), task.progress, keep or task.keep,
             course.proved,
         )  # fmt: skip
     course.steps += found
