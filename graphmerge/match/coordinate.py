@@ -45,6 +45,9 @@ Restarts then gained nothing in any of the pairs measured (see BENCHMARKS.md); a
 HEAT = 4
 """Sweeps after which the better of two beginnings is told: it alone descends further."""
 
+MOST = 100
+"""Sweeps of one descent."""
+
 Plans = Mapping[str, Plan]
 
 
@@ -119,7 +122,7 @@ def _descended(
     """
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
     rounds, before = task.options["restarts"] - 1, course.objective
-    _sweep(task, course, work, HEAT)
+    _sweep(task, course, work, HEAT if rounds and other is not None else MOST)
     if task.start is None and course.objective - before <= LITTLE * abs(course.objective):
         rounds = 0
     if rounds and other is not None and course.objective < NEAR * bound and time.perf_counter() < deadline:
@@ -147,7 +150,7 @@ def _descended(
     return course, reached
 
 
-def _sweep(task: Task, course: Course, work: Plans, most: int = 100, keep: Keep | None = None) -> None:
+def _sweep(task: Task, course: Course, work: Plans, most: int = MOST, keep: Keep | None = None) -> None:
     """Descend further, for ``most`` sweeps at most; ``keep`` is told of each step (None: the task is)."""
     if course.converged:
         return
