@@ -38,7 +38,8 @@ def refine(
     """Restart every pair of neighbouring groups once; what is reached, and the steps that were kept.
 
     Pairs whose turn would come after ``deadline`` (as ``time.perf_counter`` counts) are left out.
-    Groups whose units contain others (heads), and those of more than ``LARGEST`` units in a fibre, keep their places.
+    Groups whose units contain others (heads), and those of more than ``LARGEST`` units in a fibre, keep
+    their places.
     """
     sizes = {g: similarity.transform.structure.sorts[p.atom].size for g, p in plans.items()}
     plain = [g for g, p in plans.items() if not p.inner and sizes[g] <= LARGEST]
