@@ -1,6 +1,7 @@
 """Time and memory as multiples of a fixed step in the same run, so that machines can be compared.
 
-Time is that of the processor, all threads together: other work on the machine does not count.
+Time is that of the processor on one thread: other work on the machine does not count, as it would where
+threads spin while they wait for each other.
 Memory is the peak of what torch's operators return and somebody still holds, counted, not sampled: it
 is the same on every run.
 """
@@ -36,9 +37,9 @@ def reference_step() -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Processor seconds of the fastest of a few runs, without those of the garbage collector."""
+    """Processor seconds of the fastest of a few runs, on one thread and without the garbage collector."""
     found: list[float] = []
-    with _uncollected():
+    with _undisturbed():
         while len(found) < RUNS and sum(found) < ENOUGH:
             start = time.process_time()
             work()
@@ -47,14 +48,16 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage is collected in the block: a sweep may take as long as a trace, and comes when it likes."""
-    was = gc.isenabled()
+def _undisturbed() -> Iterator[None]:
+    """One thread, and no garbage collected: a sweep may take as long as a trace, and comes when it likes."""
+    was, threads = gc.isenabled(), torch.get_num_threads()
     gc.collect()
     gc.disable()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         if was:
             gc.enable()
 

@@ -47,6 +47,11 @@ class Family:
     data: tuple[Data, ...]
 
 
+def strangers(model: nn.Module, n: int = 2) -> list[State]:
+    """Weights that have nothing in common, each drawn from the normal distribution."""
+    return [{k: torch.randn_like(t) for k, t in model.state_dict().items()} for _ in range(n)]
+
+
 def _randomised(state: State, by: float) -> State:
     """Every floating tensor moved a little; variances stay positive."""
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from families import Data, State, close, family
+from families import Data, State, close, family, strangers
 from torch import Tensor, nn
 
 import graphmerge as gm
@@ -81,7 +81,7 @@ def test_without_biases_and_with_inputs_of_its_own_for_each_model_the_averaged_k
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False)).double()
     graph = gm.trace(model, (torch.randn(12, 5).double(),))
-    states = [{n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2)]
+    states = strangers(model)
     own: list[Data] = [[(torch.randn(12, 5).double(), torch.zeros(12))] for _ in range(2)]
     found = gm.merge(graph, states, "least-squares", own_data=own, inputs="averaged", ridge=TINY)
     assert close(found, gm.merge(graph, states, "regmean", own_data=own, alpha=1.0), 1e-5)
@@ -125,7 +125,7 @@ def test_a_bias_that_others_add_too_is_averaged_and_so_is_a_weight_used_twice() 
     model = Tied()
     graph = gm.trace(model, (torch.randn(6, 4),))
     assert {p.weight: p.bias for p in products(graph.program)[0]} == {"one": None, "two": None, "last": None}
-    states = [{n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2)]
+    states = strangers(model)
     _, report = merge_with_report(graph, states, "least-squares", data=[(torch.randn(6, 4), None)])
     assert report.notes["solved"] == ("one", "two")
     assert set(report.notes["averaged"]) == {"shift", "last"}
@@ -165,7 +165,7 @@ def test_rows_that_each_model_picks_for_itself_are_not_compared() -> None:
     model = Kept()
     x = torch.randn(6, 7, 5)
     graph = gm.trace(model, (x,))
-    states = [{n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2)]
+    states = strangers(model)
     result, report = merge_with_report(graph, states, "least-squares", data=[(x, None)])
     assert set(report.notes["solved"]) == {"up.weight", "up.bias", "score.weight", "score.bias"}
     assert "order of its own" in report.notes["averaged"]["mid.weight"]

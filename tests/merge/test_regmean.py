@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from families import Data, State, close, family
+from families import Data, State, close, family, strangers
 from torch import Tensor, nn
 
 import graphmerge as gm
@@ -119,7 +119,7 @@ def test_the_report_says_what_was_solved_and_why_the_rest_was_averaged() -> None
     model = Mixed()
     x = torch.randint(0, 9, (5, 3))
     graph = gm.trace(model, (x,))
-    states = [{n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2)]
+    states = strangers(model)
     data: Data = [(x, x)]
     result, report = merge_with_report(graph, states, "regmean", data=data)
     assert set(report.notes["solved"]) == {"twice.weight", "square"}
@@ -137,7 +137,7 @@ def test_a_weight_used_twice_answers_all_its_inputs() -> None:
     model = Mixed()
     x = torch.randint(0, 9, (5, 3))
     graph = gm.trace(model, (x,))
-    states = [{n: torch.randn_like(t) for n, t in model.state_dict().items()} for _ in range(2)]
+    states = strangers(model)
     inputs = []
     for s in states:
         first = s["tokens.weight"][x].reshape(-1, 4)

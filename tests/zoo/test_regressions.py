@@ -104,7 +104,7 @@ def test_a_matching_that_is_slower(zoo: Zoo, folder: Path, monkeypatch: pytest.M
     text = (folder / "zoo.yml").read_text()
     (folder / "zoo.yml").write_text(text.replace("time: 100", "time: 3"))
     nearest = starting._one_to_one
-    slow = lambda near: deque((nearest(near) for _ in range(300_000)), maxlen=1).pop()  # noqa: E731
+    slow = lambda near: deque((nearest(near) for _ in range(30_000)), maxlen=1).pop()  # noqa: E731
     monkeypatch.setattr(starting, "_one_to_one", slow)
     found = failures(zoo, folder, "turned")
     assert list(found) == ["time"]
