@@ -27,19 +27,12 @@ RESIDUAL = (
 )  # fmt: skip
 """Residual networks, which others recover in 10 of 100 runs."""
 
-LARGE = (
-    "alexnet", "convnext_tiny", "densenet121", "googlenet", "inception_v3", "maxvit_t", "regnet_y_400mf",
-    "resnet50", "resnext50_32x4d", "swin_t", "vgg11_bn", "vit_b_16", "wide_resnet50_2",
-)  # fmt: skip
-"""Left out unless asked for: they take minutes a run."""
-
 EXPLAINED = f"""
 A random symmetry of each network, with gaussian noise on every parameter (a share of the standard deviation
 of its tensor), recovered by weight matching. A unit is recovered where it is back in its place, or where
 units of exactly the same weights changed places. Fresh networks are first jittered by {100 * JITTER:g} %, so
 that zeros and ones of the initialisation tell units apart. Seconds are those of matching, the mean of all
-runs; other work ran on the machine beside it, so they are upper bounds. Left out are {", ".join(LARGE)}:
-minutes a run.
+runs; other work ran on the machine beside it, so they are upper bounds.
 """
 
 
@@ -74,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="*", choices=every, default=[n for n in every if n not in LARGE])
+    parser.add_argument("--only", nargs="*", choices=every, default=every)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--residual-runs", type=int, default=100, help="for " + ", ".join(RESIDUAL))
     parser.add_argument("--noise", type=float, default=0.05, help="as a share of each tensor's own deviation")

@@ -39,7 +39,8 @@ NEAR = 0.5
 LITTLE = 0.01
 """Relative gain of the first sweeps up to which their beginning had all but found the optimum.
 
-Restarts then gained nothing in any of the pairs measured (see BENCHMARKS.md); above it they mostly do.
+Restarts of strangers then gained nothing in any of the pairs measured (see BENCHMARKS.md); above it they
+mostly do. Relatives are restarted in any case: two groups may hold each other in the wrong place.
 """
 
 HEAT = 4
@@ -116,16 +117,18 @@ def _descended(
 ) -> tuple[Course, list[float]]:
     """One descent, then restarts until they are used up, or the time is, or nothing is gained.
 
-    There are none where the first sweeps found ``LITTLE`` left to do. ``other`` sweeps as well for a while,
-    unless the models are clearly near each other, and the descent goes on from the better of the two; in each
-    round neighbouring pairs are placed anew. Second, the objective after the descent and each round.
+    Unless the models are clearly near each other, there are none where the first sweeps found ``LITTLE`` left
+    to do, and otherwise ``other`` sweeps as well for a while, and the descent goes on from the better of the
+    two. In each round neighbouring pairs are placed anew. Second, the objective after the descent and each
+    round.
     """
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
     rounds, before = task.options["restarts"] - 1, course.objective
     _sweep(task, course, work, HEAT if rounds and other is not None else MOST)
-    if task.start is None and course.objective - before <= LITTLE * abs(course.objective):
+    far, gain = course.objective < NEAR * bound, course.objective - before
+    if far and task.start is None and gain <= LITTLE * abs(course.objective):
         rounds = 0
-    if rounds and other is not None and course.objective < NEAR * bound and time.perf_counter() < deadline:
+    if far and rounds and other is not None and time.perf_counter() < deadline:
         course.similarity.forget()
         _sweep(task, other, work, HEAT, forget)
         course = max(course, other, key=lambda c: c.objective)

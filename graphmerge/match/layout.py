@@ -8,6 +8,7 @@ all units, so that two units can be compared row by row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,8 +37,13 @@ class Site:
     def matrix(self, t: torch.Tensor) -> torch.Tensor:
         """A tensor as [row, rest]."""
         rest = [d for d in range(t.ndim) if d not in self.axes]
-        count = int(np.prod([t.shape[d] for d in self.axes]))
+        count = math.prod(t.shape[d] for d in self.axes)
         return t.permute(*self.axes, *rest).reshape(count, -1)
+
+    @cached_property
+    def ascending(self) -> bool:
+        """The rows are in the order in which the tensor has them."""
+        return bool((np.diff(self.rows.ravel()) > 0).all())
 
 
 def owners(structure: Structure, k: int) -> IntArray:

@@ -138,7 +138,7 @@ def _known(structure: Structure, plan: Plan, free: IntArray) -> float:
         for d, classes in enumerate(structure.labels[site.name]):
             if classes is not None and d not in site.axes:
                 share *= float((free[classes] < 0).mean())
-        entries = float(np.prod(structure.shapes[site.name]))
+        entries = math.prod(structure.shapes[site.name])
         part, size = part + share * entries, size + entries
     return part / size
 

@@ -335,7 +335,6 @@ def _unit_order(site: Site, source: IntArray) -> IntArray | None:
 def rows(site: Site, t: torch.Tensor) -> torch.Tensor:
     """Rows of a tensor as [.., .., role, rest] in the shape of ``site.rows``."""
     matrix = site.matrix(t)
-    index = torch.from_numpy(site.rows.reshape(-1)).to(t.device)
-    if index.numel() == len(matrix) and bool((index[1:] > index[:-1]).all()):
-        return matrix.reshape(*site.rows.shape, -1)
-    return matrix.index_select(0, index).reshape(*site.rows.shape, -1)
+    if site.rows.size != len(matrix) or not site.ascending:
+        matrix = matrix.index_select(0, torch.from_numpy(site.rows.reshape(-1)).to(t.device))
+    return matrix.reshape(*site.rows.shape, -1)

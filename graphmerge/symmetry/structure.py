@@ -205,7 +205,10 @@ def _matching(before: IntArray, after: IntArray, axis: int) -> IntArray:
     a = np.argsort(before, axis=axis, kind="stable")
     b = np.argsort(after, axis=axis, kind="stable")
     index = np.empty_like(a)
-    np.put_along_axis(index, b, a, axis)
+    if index.size == index.shape[axis]:  # the same, without the price of the general case
+        index.ravel()[b.ravel()] = a.ravel()
+    else:
+        np.put_along_axis(index, b, a, axis)
     return index
 
 
