@@ -39,6 +39,7 @@ from graphmerge.match.layout import plans
 from graphmerge.match.task import Task
 from graphmerge.match.weights import rows
 from graphmerge.symmetry.structure import reorder
+from graphmerge.zoo.cost import peak_bytes
 
 PAGE = 4096
 SMALL = 1 << 24
@@ -153,7 +154,7 @@ def peer(python: str, name: str, a: State, b: State, limit: int, threads: int) -
         return {"seconds": float(run.stdout.split()[-1]), "state": torch.load(Path(folder) / "moved.pt")}
 
 
-def held(name: str, kind: str, options: argparse.Namespace) -> float:
+def resident(name: str, kind: str, options: argparse.Namespace) -> float:
     """Peak memory in sizes of one model, in a process of its own.
 
     Its glibc gives every larger block back when it is freed: what it would hoard is not held.
@@ -215,8 +216,9 @@ def measure(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]
         "certified": alignment.certified,
         "exact": None if planted is None else alignment.transform == planted,
     }
+    row["held"] = peak_bytes(lambda: gm.match(graph, a, b, seed=options.seed))[0] / size
     if size > SMALL:
-        row["memory"] = held(name, kind, options)
+        row["memory"] = resident(name, kind, options)
     if options.peer:
         other = peer(options.peer, name, a, b, options.limit, options.threads)
         if "state" in other:
@@ -243,7 +245,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['plain seconds'] / met:.1f}" if (met := row.get("seconds to plain")) else "",
         "" if above is None else f"{row['objective'] / above - 1:+.2%}",
         shown,
-        f"{row['memory']:.1f}" if row.get("memory") else "",
+        " / ".join(f"{x:.1f}" for x in (row.get("held"), row.get("memory")) if x),
         ", ".join(filter(None, [exact, "certified" if row["certified"] else ""])),
     ]
     return "| " + " | ".join(cells) + " |\n"
@@ -257,9 +259,10 @@ NOTE = (
     "Made by `python tools/bench_matching.py`, {threads} thread(s). Seconds are processor seconds; plain is"
     " Git Re-Basin's weight matching as published, on the same weights in the same process, heads with their"
     " inner order as it stands. *To plain's objective*: plain's seconds over ours until its objective was"
-    " reached; the rest of ours goes into a better one and its proof. Memory is the peak of the process in a"
-    " run of its own, both models included, in sizes of one (of those above 16 MB; the libraries' own buffers"
-    " weigh on small ones); freed blocks that glibc would keep for later are not counted. *planted*: the same"
+    " reached; the rest of ours goes into a better one and its proof. Memory is the most that tensors hold"
+    " at one time, both models included, in sizes of one; second, above 16 MB, the peak of a process of its"
+    " own (the libraries' own buffers weigh on small ones; freed blocks that glibc would keep for later are"
+    " not counted). *planted*: the same"
     " weights in a random order; *independent*: two initialisations; *trained-like*: random weights whose"
     " singular values decay. Of networks below 32 MB both are run five times in turn, and the medians shown;"
     " over: plain was stopped then. What bounds the rows below 3: on ResNet20 x1, whose matrices are tiny,"

@@ -26,6 +26,9 @@ LARGEST = 64
 TURNS = 50
 """Most steps on one pair; a handful is usual."""
 
+PATIENCE = 64
+"""Restarts in a row that gain nothing after which the others are left out."""
+
 
 def refine(
     similarity: WeightSimilarity,
@@ -35,23 +38,26 @@ def refine(
     deadline: float = math.inf,
     keep: Keep = forget,
 ) -> tuple[WeightSimilarity, list[Step]]:
-    """Restart every pair of neighbouring groups once; what is reached, and the steps that were kept.
+    """Restart the pairs of neighbouring groups once each; what is reached, and the steps that were kept.
 
-    Pairs whose turn would come after ``deadline`` (as ``time.perf_counter`` counts) are left out.
-    Groups whose units contain others (heads), and those of more than ``LARGEST`` units in a fibre, keep
-    their places.
+    Those come first between which the models are least alike: what is in the wrong place shows there. Pairs
+    after ``PATIENCE`` that gained nothing, or whose turn would come after ``deadline`` (in the seconds of
+    ``time.perf_counter``), are left out. Groups whose units contain others (heads), and those of more than
+    ``LARGEST`` units in a fibre, keep their places.
     """
     sizes = {g: similarity.transform.structure.sorts[p.atom].size for g, p in plans.items()}
     plain = [g for g, p in plans.items() if not p.inner and sizes[g] <= LARGEST]
     pairs = [(g, h) for g in plain for h in plain if h in neighbours(plans, g)]
-    steps = []
+    pairs.sort(key=lambda p: similarity.alike(plans[p[0]].names & plans[p[1]].names))
+    steps, fruitless = [], 0
     for n, (group, other) in enumerate(pairs, 1):
-        if time.perf_counter() > deadline:
+        if time.perf_counter() > deadline or fruitless == PATIENCE:
             break
+        fruitless += 1
         trial = _restarted(similarity, plans, group, other)
         if trial.objective > similarity.objective + RISE * abs(similarity.objective):
             moved = int((trial.transform.phi != similarity.transform.phi).sum())
-            similarity = trial
+            similarity, fruitless = trial, 0
             steps.append(Step(sweep, f"{group}, {other}", moved, similarity.objective))
             keep(similarity.transform, similarity.objective)
         progress(f"matching: restart {n} of {len(pairs)} pairs, objective {similarity.objective:.4f}")

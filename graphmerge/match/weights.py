@@ -6,6 +6,7 @@ Source: Git Re-Basin, Ainsworth et al. 2022, arXiv 2209.04836, section 3.2 (SOBL
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,6 +87,14 @@ class WeightSimilarity:
         if name not in self._values:
             self._values[name] = self._inner(name, self.transform)
         return self._values[name]
+
+    def alike(self, names: Iterable[str]) -> float:
+        """The cosine of the angle between some tensors of a, and those of b as they are moved now."""
+        found = size_a = size_b = 0.0
+        for name in names:
+            a, b = self._a[name], self._b[name]
+            found, size_a, size_b = found + self._value(name), size_a + inner(a, a), size_b + inner(b, b)
+        return found / (math.sqrt(size_a * size_b) or 1.0)
 
     def pair(self, name: str) -> Pair:
         """A tensor of a, and that of b as it is moved now."""

@@ -11,6 +11,7 @@ from torch import nn
 
 import graphmerge as gm
 from graphmerge.match import assign
+from graphmerge.match import refine as refining
 from graphmerge.match.descent import descend, gaps, improve
 from graphmerge.match.layout import plans
 from graphmerge.match.refine import refine
@@ -75,6 +76,34 @@ def test_restarts_never_lose_and_end_near_the_optimum(seed: int) -> None:
     assert [s.objective for s in steps] == sorted(s.objective for s in steps)
     optimum = best(a, b)
     assert 0.9 * optimum <= after.objective <= optimum + 1e-9
+
+
+def test_pairs_between_which_models_are_least_alike_come_first_and_patience_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six layers that are the same in both models, but for the weights of the third."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))
+    graph, a = gm.trace(model, (torch.randn(2, 4),)), model.state_dict()
+    b = {**a, "2.weight": torch.randn(4, 4)}
+    work = plans(graph, graph.structure, graph.structure.labels)
+    similarity = WeightSimilarity(a, b, graph.identity())
+    expected = float((a["2.weight"] * b["2.weight"]).sum() / a["2.weight"].norm() / b["2.weight"].norm())
+    assert similarity.alike(["2.weight"]) == pytest.approx(expected)
+    assert similarity.alike(["1.weight", "3.bias"]) == pytest.approx(1)
+    tried = []
+
+    def fruitless(similarity: WeightSimilarity, _: object, group: str, other: str) -> WeightSimilarity:
+        tried.append({group, other})
+        return similarity
+
+    monkeypatch.setattr(refining, "_restarted", fruitless)
+    refine(similarity, work, 0)
+    assert len(tried) == 8
+    assert tried[:2] == [{"1", "2"}] * 2
+    monkeypatch.setattr(refining, "PATIENCE", 3)
+    refine(similarity, work, 0)
+    assert len(tried) == 8 + 3
 
 
 def test_fine_tuned_models_start_from_where_they_are() -> None:
