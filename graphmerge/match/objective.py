@@ -14,11 +14,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from graphmerge.errors import InputError
 from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.metrics import targets_of
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import State, device_of, functional, split_batch, to_device
+
+ONE_VALUE = "more than 1 value per channel"
+"""What torch says of such a batch."""
 
 
 def blend(a: State, b: State, at: float) -> dict[str, torch.Tensor]:
@@ -27,7 +31,10 @@ def blend(a: State, b: State, at: float) -> dict[str, torch.Tensor]:
 
 
 def outputs_between(model: nn.Module, state: State, args: Any, kwargs: Any) -> Any:
-    """What a model returns in evaluation mode, but for its BatchNorms; gradients are kept if on."""
+    """What a model returns in evaluation mode, but for its BatchNorms; gradients are kept if on.
+
+    Raises InputError for a batch that leaves a BatchNorm a single value per channel.
+    """
     grad = torch.is_grad_enabled()
     with quiet_eval(model), torch.set_grad_enabled(grad):
         given = dict(state)
@@ -36,7 +43,15 @@ def outputs_between(model: nn.Module, state: State, args: Any, kwargs: Any) -> A
                 module.training = True
                 own = {f"{path}.{n}" if path else n for n in module._buffers}
                 given |= {n: given[n].detach().clone() for n in own & given.keys()}  # they are written to
-        return functional(model, given, args, kwargs)
+        try:
+            return functional(model, given, args, kwargs)
+        except ValueError as error:
+            if ONE_VALUE not in str(error):
+                raise
+            raise InputError(
+                "a batch is too small: between two models BatchNorm normalises by the batch, which takes more"
+                " than one value per channel. Leave out a last batch of one example, or make batches larger"
+            ) from error
 
 
 @dataclass(frozen=True)

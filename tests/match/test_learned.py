@@ -217,3 +217,15 @@ def test_refusals() -> None:
         gm.match(graph, a, b, "learned", [])
     with pytest.raises(UsageError, match="one-shot"):
         gm.match(graph, a, b, "learned", iter([(x, x)]))
+
+
+@pytest.mark.parametrize("run", ["straight-through", "learned", "ode-m"])
+def test_a_last_batch_of_one_example_is_refused_where_batchnorm_normalises_by_it(run: str) -> None:
+    models = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)) for _ in "ab"]
+    graph = gm.trace(models[0], (torch.randn(2, 3),))
+    data = [(torch.randn(n, 3), torch.zeros(n, dtype=torch.int64)) for n in (4, 1)]
+    a, b = (m.state_dict() for m in models)
+    calls = {"ode-m": lambda: gm.merge(graph, [a, b], "ode-m", data=data)}
+    call = calls.get(run, lambda: gm.match(graph, a, b, run, data, steps=3))
+    with pytest.raises(InputError, match=r"batch is too small.*more than one value per channel.*last batch"):
+        call()
