@@ -151,11 +151,16 @@ def _in_order(similarity: WeightSimilarity, site: Site, atom: int, known: Set[in
     keys = _keys(similarity.transform.structure, site, atom, known)
     a, b = (rows(site, t).flatten(2) for t in similarity.pair(site.name))
     for columns, size in _alike(keys, PART // (a.shape[0] * a.shape[1])):
-        run = max(1, size // QUANTILES)
-        left, right = (_sorted(x, columns, size) for x in (a, b))
-        if run > 1:
-            left, right = (_means(x, size, run) for x in (left, right))
-        yield left, right
+        yield _shortened(a, columns, size), _shortened(b, columns, size)
+
+
+def _shortened(x: torch.Tensor, columns: IntArray, size: int) -> torch.Tensor:
+    """Some columns of entries [.., unit, entry], every ``size`` of them in order and by means if many."""
+    run = size // QUANTILES
+    if run <= 1:
+        return _sorted(x, columns, size)
+    step = max(1, PART // len(columns))  # units, so that not all rows are copied at once
+    return torch.cat([_means(_sorted(part, columns, size), size, run) for part in torch.split(x, step, 1)], 1)
 
 
 def _means(x: torch.Tensor, size: int, run: int) -> torch.Tensor:

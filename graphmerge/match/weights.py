@@ -28,6 +28,9 @@ CHUNK = 1 / 16
 
 LEAST = 1 << 22
 
+PRODUCTS = 1 << 21
+"""Entries that are multiplied at once for an inner product."""
+
 PART = 0.5
 """Similarities are corrected, not computed anew, where at most this part of their rows moved."""
 
@@ -286,7 +289,9 @@ def inner(a: torch.Tensor, b: torch.Tensor) -> float:
     """Inner product of two tensors: rows in their own dtype, their sum in float64."""
     if a.ndim < 2:
         return float((a * b).sum(dtype=torch.float64))
-    return float(torch.linalg.vecdot(a.flatten(1), b.flatten(1)).sum(dtype=torch.float64))
+    step = max(1, PRODUCTS // max(1, a[:1].numel()))  # rows, whose products are held at once
+    parts = zip(*(torch.split(t.flatten(1), step) for t in (a, b)), strict=True)
+    return float(torch.stack([torch.linalg.vecdot(x, y).sum(dtype=torch.float64) for x, y in parts]).sum())
 
 
 def _is_flat(sources: Mapping[int, IntArray]) -> bool:
