@@ -26,9 +26,9 @@ KEEP = 0.3
 CHUNK = 1 / 16
 """Tensors are moved and multiplied in parts of this size, as a part of one model, or of ``LEAST`` bytes."""
 
-LEAST = 1 << 22
+LEAST = 1 << 20
 
-PRODUCTS = 1 << 21
+PRODUCTS = 1 << 18
 """Entries that are multiplied at once for an inner product."""
 
 PART = 0.5

@@ -11,6 +11,7 @@ from graphmerge.axes.units import IntArray
 from graphmerge.match import weights
 from graphmerge.match.layout import Plan, plans
 from graphmerge.match.weights import WeightSimilarity
+from graphmerge.zoo.cost import peak_bytes
 
 State = dict[str, torch.Tensor]
 
@@ -111,3 +112,22 @@ def test_twins_in_either_model_are_counted(
     for pair, count in (((a, b), 0), ((twin, b), 2), ((b, twin), 2), ((twin, twin), 2)):
         similarity = WeightSimilarity(*pair, graph.identity())
         assert {g: similarity.twins(p.sites) for g, p in work.items()} == {"0": 0, "3": 0, "6": count}
+
+
+@pytest.mark.parametrize("planted", [True, False])
+def test_matching_holds_less_than_three_models(planted: bool) -> None:
+    """The two that are matched among them; nearly all of the network is one tensor, as in a VGG."""
+
+    def model(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        middle = nn.Linear(128 * 64, 512)
+        return nn.Sequential(
+            nn.Conv2d(3, 128, 3), nn.Tanh(), nn.Flatten(), middle, nn.Tanh(), nn.Linear(512, 9)
+        )
+
+    a, b = (model(seed).state_dict() for seed in (0, 1))
+    graph = gm.trace(model(0), (torch.randn(2, 3, 10, 10),))
+    if planted:
+        b = graph.random_transform(0).apply(a)
+    held, _ = peak_bytes(lambda: gm.match(graph, a, b))
+    assert 2 < held / sum(t.nbytes for t in a.values()) < 3
