@@ -37,7 +37,10 @@ def show_alignment(found: Alignment) -> None:
         name = "start" if sweep == START else str(sweep + 1)
         course.append((name, str(len(steps)), units, f"{steps[-1].objective:.6g}"))
     title = f"objective {found.start:.6g} -> {found.objective:.6g} in {found.seconds:.1f} s"
-    table(title, ("sweep", "steps", "units moved", "objective"), course)
+    if course:
+        table(title, ("sweep", "steps", "units moved", "objective"), course)
+    else:
+        out.print(f"{title}: nothing better was found", markup=False)
     out.print(", ".join(f"{stage} {s:.1f} s" for stage, s in found.stages.items()), markup=False)
     if found.gap is not None:
         sure = "certified: no other order of any one group is better" if found.certified else "not certified"

@@ -163,7 +163,9 @@ def require_call(
     if method.data == "held-out" and data is None:
         raise UsageError(f"{name} chooses on one set of held-out batches: give data=...")
     if own_data is not None and len(own_data) != models:
-        raise UsageError(f"{models} models but {len(own_data)} sets of own_data: give one for each model")
+        raise UsageError(
+            f"own_data (--own-data, once for each model): {models} models, {len(own_data)} given"
+        )
     return values
 
 
