@@ -94,7 +94,7 @@ class WeightSimilarity:
     def alike(self, names: Iterable[str]) -> float:
         """The cosine of the angle between some tensors of a, and those of b as they are moved now."""
         found = size_a = size_b = 0.0
-        for name in names:
+        for name in sorted(names):  # a set has another order in each process, which rounds otherwise
             a, b = self._a[name], self._b[name]
             found, size_a, size_b = found + self._value(name), size_a + inner(a, a), size_b + inner(b, b)
         return found / (math.sqrt(size_a * size_b) or 1.0)
