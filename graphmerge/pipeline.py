@@ -265,10 +265,17 @@ def require_repairs(graph: ModelGraph, how: How, data: Batches | None) -> None:
 
 
 def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
-    """Data to work with and data to choose by, never the same."""
+    """Data to work with and data to choose by, never the same.
+
+    That is ``HELD_OUT`` of the batches, and more where the last ones are small: at least half that part of
+    the samples.
+    """
     if data is None:
         return None, None
+    sizes = [batch_size(split_batch(batch)) for batch in data]
     keep = len(data) - max(1, round(len(data) * HELD_OUT))
+    while keep > 1 and sum(sizes[keep:]) < sum(sizes) * HELD_OUT / 2:
+        keep -= 1
     if keep < 1:
         raise InputError(
             f"the data holds {len(data)} batch{'es' * (len(data) != 1)}; at least 2 are needed, since one is"

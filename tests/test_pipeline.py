@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import graphmerge as gm
 from graphmerge.candidates import Candidate, choose
 from graphmerge.evaluate import Score
+from graphmerge.pipeline import split
 from graphmerge.recipe import How
 from models_zoo.data import batches
 from models_zoo.registry import load
@@ -97,6 +98,27 @@ def test_a_real_pair_is_merged_and_the_choice_is_made_on_data_held_out() -> None
     assert result.kept.held_out.samples < 2000
     assert kept.samples == 2000
     assert result.ensemble is not None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held"),
+    [
+        ([10, 10, 10, 10], [10]),
+        ([10] * 10, [10, 10]),
+        ([64, 64, 64, 1], [64, 1]),
+        ([8, 8, 8, 8, 8, 1, 1, 1], [8, 1, 1, 1]),
+        ([100, 1], [1]),
+    ],
+)
+def test_a_quarter_of_the_batches_is_held_out_and_more_where_the_last_are_small(
+    sizes: list[int], held: list[int]
+) -> None:
+    data = [(torch.zeros(n, 4), torch.zeros(n).long()) for n in sizes]
+    work, kept = split(data)
+    assert work is not None
+    assert kept is not None
+    assert [len(x) for x, _ in (*work, *kept)] == sizes
+    assert [len(x) for x, _ in kept] == held
 
 
 def test_one_batch_cannot_be_held_out_from() -> None:

@@ -97,24 +97,34 @@ def exit_codes(debug: bool) -> Iterator[None]:
     """Turn refusals into a message and their exit code; ``debug`` lets the traceback through."""
     try:
         yield
-    except GraphMergeError as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        end = _end(error)
+        if end is None or (debug and end[0] != INTERRUPTED):
             raise
-        _refuse(str(error))
-        raise SystemExit(error.exit_code) from error
-    except OSError as error:
-        if debug:
-            raise
-        _refuse(_system(error))
-        raise SystemExit(SYSTEM) from error
-    except (MemoryError, RuntimeError) as error:
-        if debug or not out_of_memory(error):
-            raise
-        _refuse(_memory(error))
-        raise SystemExit(SYSTEM) from error
-    except KeyboardInterrupt as error:
-        _refuse(str(error) or "interrupted; nothing was written")
-        raise SystemExit(INTERRUPTED) from error
+        code, why = end
+        _refuse(why)
+        raise SystemExit(code) from error
+
+
+def _end(error: BaseException) -> tuple[int, str] | None:
+    """The exit code and the message for what ended a command; None for a fault of ours."""
+    if _interrupted(error):
+        told = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        return INTERRUPTED, told or "interrupted; nothing was written"
+    if isinstance(error, GraphMergeError):
+        return error.exit_code, str(error)
+    if isinstance(error, OSError):
+        return SYSTEM, _system(error)
+    if isinstance(error, (MemoryError, RuntimeError)) and out_of_memory(error):
+        return SYSTEM, _memory(error)
+    return None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Ctrl-C, or what failed on the way out after it (a library that cleans up half a step)."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _system(error: OSError) -> str:

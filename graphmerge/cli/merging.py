@@ -150,7 +150,7 @@ def merge(
 def run_and_show(recipe: Recipe, force: bool, talk: Talk) -> None:
     """Run a recipe and print what came out."""
     done = run_recipe(recipe, force=force, say=talk.say, progress=talk.tick)
-    talk.result(done.report, lambda: report.show(done.result, str(done.folder)))
+    talk.result(done.report, lambda: report.show(done.result, str(done.folder), done.report["warnings"]))
     if done.not_exported:
         raise done.not_exported
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from graphmerge.cli.console import out, table
 from graphmerge.evaluate.measures.measure import filled, percent
@@ -12,8 +13,8 @@ from graphmerge.pipeline import MergeResult
 from graphmerge.run.summary import rows
 
 
-def show(result: MergeResult, target: str) -> None:
-    """The summary table, and what was kept."""
+def show(result: MergeResult, target: str, warnings: Sequence[str]) -> None:
+    """The summary table, what was kept, and what should not be overlooked."""
     cells = [
         (
             name + (" (kept)" if name == result.kept.name else ""),
@@ -24,6 +25,8 @@ def show(result: MergeResult, target: str) -> None:
     ]
     table(_measured_on(result), *filled(("", f"loss ({result.loss.unit})", "accuracy"), cells))
     out.print(f"kept: {result.kept.name}; written to {target}", markup=False, soft_wrap=True)
+    for warning in warnings:
+        out.print(f"warning: {warning}", markup=False, soft_wrap=True)
 
 
 def show_alignment(found: Alignment) -> None:

@@ -16,6 +16,9 @@ from graphmerge.run.summary import letter
 from graphmerge.symmetry import ModelGraph
 from graphmerge.trace.run import split_batch
 
+FEW = 32
+"""Samples to choose by below which a report warns of it."""
+
 
 def choice(result: MergeResult) -> dict[str, Any]:
     """What the kept candidate was chosen by, and what it was chosen over."""
@@ -134,6 +137,8 @@ def _of_choice(told: dict[str, Any]) -> list[str]:
     elif kept["loss"] > max(ends):
         loss = f"{kept['loss']:.4f} {told['unit']}"
         found.append(f"The merged model ({loss}) is worse than each of its models.")
+    if (samples := told["choice"]["samples"]) is not None and samples < FEW:
+        found.append(f"It was chosen on {samples} samples held out: chance decides on so few.")
     if told["matching"] == "none" and told["alignments"]:
         found.append("Alignment did not help: the models were merged as they are.")
     return found

@@ -260,6 +260,21 @@ def test_no_option_is_cut_in_a_narrow_terminal_or_lacks_a_sentence(monkeypatch: 
                 assert name in re.split(r"[\s,/]+", shown), (words, name)
 
 
+def test_what_fails_on_the_way_out_after_ctrl_c_is_still_an_interrupt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        with console.exit_codes(debug=False):
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise RuntimeError("half a step cannot be undone")
+
+    with pytest.raises(SystemExit, match="130"):
+        command()
+    assert "interrupted" in capsys.readouterr().err
+
+
 def test_the_exit_codes_are_told_and_are_those_of_the_errors() -> None:
     shown = CliRunner().invoke(app, ["--help"]).stdout
     for code in {0, *(kind.exit_code for kind in GraphMergeError.__subclasses__()), 130}:
