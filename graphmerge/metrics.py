@@ -118,9 +118,12 @@ def targets_of(batch: Any) -> torch.Tensor:
     """The targets of a batch (inputs, targets); InputError where there are none."""
     if isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], torch.Tensor):
         return batch[1]
+    seen = type(batch).__name__
+    if isinstance(batch, list | tuple):
+        seen += f" of {', '.join(type(x).__name__ for x in batch)}"
     raise InputError(
         "the data has no targets: expected batches (inputs, targets), with targets a tensor;"
-        f" {WITHOUT_SCORES}"
+        f" seen: {seen}; {WITHOUT_SCORES}"
     )
 
 

@@ -97,3 +97,16 @@ def test_a_merge_is_a_state_dict(mlp: nn.Module) -> None:
     merged = gm.merge(graph, [a, a], method="average")
     assert list(merged) == list(a)
     assert all(torch.allclose(merged[n], a[n]) for n in a)
+
+
+def test_what_is_no_model_is_refused_by_name() -> None:
+    model = nn.Linear(3, 2)
+    graph = gm.trace(model, (torch.randn(2, 3),))
+    with pytest.raises(gm.UsageError, match=r"a module or a state dict; seen: NoneType"):
+        gm.match(graph, model, None)  # type: ignore[arg-type]
+    with pytest.raises(gm.UsageError, match=r"seen: str \(gm.load_checkpoint reads a file\)"):
+        gm.merge(graph, ["a.pt", "b.pt"])  # type: ignore[list-item]
+    with pytest.raises(gm.UsageError, match="did you mean 'weight'"):
+        gm.match(graph, model, model, "wieght")
+    with pytest.raises(gm.UsageError, match="did you mean 'average'"):
+        gm.merge(graph, [model, model], "averge")

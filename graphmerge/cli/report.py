@@ -52,6 +52,8 @@ def show_alignment(found: Alignment) -> None:
 
 def _measured_on(result: MergeResult) -> str:
     if not result.endpoints:
-        return "No data: nothing was measured"
+        return "Nothing was measured: there is no --data and no --test"
+    if all(c.held_out is None for c in result.candidates):
+        return "Test data (repairs and a choice between them would need --data)"
     same = all(c.score is c.held_out for c in result.candidates)
     return "Part of the data that was held out" if same else "Test data (chosen by a part of --data held out)"

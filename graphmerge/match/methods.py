@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphmerge.errors import UsageError
+from graphmerge.errors import UsageError, meant
 from graphmerge.match.annealing import match_annealing
 from graphmerge.match.coordinate import match_activations, match_weights
 from graphmerge.match.costs import COSTS
@@ -182,7 +182,8 @@ METHODS: dict[str, Method] = {
 def method_of(name: str) -> Method:
     """The method of that name; UsageError where there is none."""
     if name not in METHODS:
-        raise UsageError(f"unknown matching method {name!r}; there are: {', '.join(METHODS)}")
+        known = ", ".join(METHODS)
+        raise UsageError(f"unknown matching method {name!r}; there are: {known}{meant(name, METHODS)}")
     return METHODS[name]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from graphmerge.errors import InputError, UsageError
+from graphmerge.errors import InputError, UsageError, meant
 from graphmerge.losses import CROSS_ENTROPY, Function, Loss, loss_of
 from graphmerge.merge.job import Job, Weights, resolve_weights
 from graphmerge.merge.methods import METHODS
@@ -141,7 +141,8 @@ def require_call(
 ) -> dict[str, Value]:
     """All options of a method; UsageError where the call is wrong or lacks what the method needs."""
     if name not in METHODS:
-        raise UsageError(f"unknown merge method {name!r}; there are: {', '.join(METHODS)}")
+        known = ", ".join(METHODS)
+        raise UsageError(f"unknown merge method {name!r}; there are: {known}{meant(name, METHODS)}")
     method = METHODS[name]
     values = read_options(name, method.options, options)
     if why := method.refuses(loss, values):

@@ -128,7 +128,7 @@ def warnings(told: dict[str, Any]) -> list[str]:
 def _of_choice(told: dict[str, Any]) -> list[str]:
     rows = [r for r in told["rows"] if "loss" in r]
     if not rows:
-        return ["No data was given: nothing was measured, nothing was repaired."]
+        return ["No data to measure by was given: nothing was measured, nothing was repaired."]
     ends = [r["loss"] for r in rows if r["kind"] == "model"]
     kept = next(r for r in rows if r["kept"])
     found = []

@@ -30,8 +30,15 @@ class Visit:
 
 
 def state_of(model: nn.Module | State) -> State:
-    """The state dict of a module; a state dict is returned as it is."""
-    return model.state_dict() if isinstance(model, nn.Module) else model
+    """The state dict of a module; a state dict is returned as it is. UsageError for anything else."""
+    if isinstance(model, nn.Module):
+        return model.state_dict()
+    if not isinstance(model, Mapping):
+        seen = type(model).__name__
+        raise UsageError(
+            f"a model is a module or a state dict; seen: {seen} (gm.load_checkpoint reads a file)"
+        )
+    return model
 
 
 def inputs_of(data: Iterable[Any]) -> Iterator[Inputs]:

@@ -39,7 +39,7 @@ def test_nothing_is_warned_of_where_all_went_well() -> None:
     [
         (changed(rows=[{**QUIET["rows"][0]}, {**QUIET["rows"][2], "loss": 1.3}]), "(1.3000 nats) is worse"),
         (changed(rows=[{**QUIET["rows"][2], "loss": float("nan")}, QUIET["rows"][0]]), "is not a number"),
-        (changed(rows=[{"name": "naive"}]), "No data was given"),
+        (changed(rows=[{"name": "naive"}]), "No data to measure by"),
         (changed(matching="none"), "did not help"),
         (changed(choice={"samples": 9}), "chosen on 9 samples"),
         (changed(symmetry={**QUIET["symmetry"], "groups": []}), "no units that could move"),

@@ -102,7 +102,9 @@ def test_without_data_the_report_says_that_nothing_was_measured(merge: Merge, tm
     assert merge().exit_code == 0
     told = json.loads((tmp_path / "out" / "report.json").read_text())
     card = (tmp_path / "out" / "README.md").read_text()
-    assert told["warnings"] == ["No data was given: nothing was measured, nothing was repaired."]
+    assert told["warnings"] == [
+        "No data to measure by was given: nothing was measured, nothing was repaired."
+    ]
     assert told["warnings"][0] in card
     assert "There were no data to choose by" in card
     assert told["measures"]["distance"]["data"]["total"]["gain"] > 0
