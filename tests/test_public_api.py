@@ -102,6 +102,8 @@ def test_a_merge_is_a_state_dict(mlp: nn.Module) -> None:
 def test_what_is_no_model_is_refused_by_name() -> None:
     model = nn.Linear(3, 2)
     graph = gm.trace(model, (torch.randn(2, 3),))
+    with pytest.raises(gm.UsageError, match=r"seen: one tensor. Write \(x,\)"):
+        gm.trace(model, torch.randn(2, 3))
     with pytest.raises(gm.UsageError, match=r"a module or a state dict; seen: NoneType"):
         gm.match(graph, model, None)  # type: ignore[arg-type]
     with pytest.raises(gm.UsageError, match=r"seen: str \(gm.load_checkpoint reads a file\)"):

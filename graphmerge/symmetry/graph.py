@@ -12,6 +12,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import torch
 from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where
@@ -227,6 +228,8 @@ def trace(
     ``cache`` is a folder in which the traced program is kept and found again while nothing that it
     depends on has changed (see ``files.cached_program``).
     """
+    if isinstance(args, torch.Tensor):
+        raise UsageError("args are the inputs of the model as a tuple; seen: one tensor. Write (x,) for x")
     if cache is None:
         program = export_program(model, args, kwargs, progress)
     else:
