@@ -123,7 +123,7 @@ its pairs ± their standard deviation.
 MERGES = """
 Test accuracy in % (loss in nats) at the midpoint, the mean over pairs ± their standard deviation: the average
 of the weights, with its best repair, and what least squares on the same training data gives as it is. No
-gradient is taken and no label is read. Averages are over those of the pairs on which they were measured.
+gradient is taken and no label is read.
 """
 
 SIDE_BY_SIDE = """

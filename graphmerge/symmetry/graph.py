@@ -223,7 +223,8 @@ def trace(
 
     The model may live on any device, ``meta`` included; its mode is restored. Choose batch and
     sequence sizes that differ from channel counts. Raises TraceError where torch.export fails,
-    and, with ``strict``, where an operator has no rule (without it, what it touches is fixed).
+    and, with ``strict``, where an operator has no rule (without it, what it touches is fixed);
+    UsageError where ``args`` is one tensor, not a tuple.
     ``freeze`` names groups or parameters to keep in place (see ``ModelGraph.freeze``).
     ``cache`` is a folder in which the traced program is kept and found again while nothing that it
     depends on has changed (see ``files.cached_program``).
