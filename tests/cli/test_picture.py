@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -65,6 +66,14 @@ def test_boxes_do_not_overlap(graph: gm.ModelGraph) -> None:
     )
     for (y, x, width), (below, right, _) in pairwise(spans):
         assert y < below or x + width < right
+
+
+def test_every_wire_stays_on_the_sheet(graph: gm.ModelGraph) -> None:
+    root = ElementTree.fromstring(draw(graph))
+    sheet = float(str(root.get("width")))
+    courses = [re.findall(r"([-\d.]+) [-\d.]+", str(p.get("d"))) for p in root.iter(f"{SVG}path")]
+    assert len(courses) > 50
+    assert all(0 <= float(x) <= sheet for course in courses for x in course)
 
 
 def test_names_of_parameters_cannot_break_the_markup() -> None:

@@ -17,6 +17,9 @@ ROW, TOP, CHIP, HEIGHT = 82.0, 18.0, 17.0, 44.0
 LETTER, SMALL = 7.6, 6.2
 """Widths of a letter in pixels, at 12 and at 10 pixels of type."""
 
+ASIDE = 4
+"""Pixels between the wires of a tensor's dimensions on a long way."""
+
 STYLE = """
 svg { background: #fff; font: 10px ui-sans-serif, system-ui, sans-serif; }
 .box { fill: #f6f7f9; stroke: #b9c0ca; } .parameter { fill: #fff; stroke: #6b7683; }
@@ -83,8 +86,12 @@ class _Drawing:
         self.widths = {key: self._width(box) for key, box in boxes.items()}
         weights = {key: box.weight for key, box in boxes.items()}
         self.layout: Layout = layered(self.widths, self.picture.edges, weights)
-        left = min((self.layout.x[k] - self.widths[k] / 2 for k in boxes), default=0.0)
+        bends = [x for way in self.layout.bends.values() for x in way.values()]
+        left = min([self.layout.x[k] - self.widths[k] / 2 for k in boxes] + bends, default=0.0)
         self.shift = self.legend + 30 - left
+        aside = ASIDE * max(map(len, self.picture.shapes.values()), default=0)
+        right = [self.layout.x[k] + self.widths[k] / 2 for k in boxes] + [x + aside for x in bends]
+        self.right = max(right, default=0.0) + self.shift
         self.first = min(self.layout.layer.values(), default=0)
         self.chips: dict[Place, float] = {}
         self.ways: set[tuple[Place, str, frozenset[int]]] = set()
@@ -95,7 +102,7 @@ class _Drawing:
         """The whole drawing."""
         bottom = max(self.layout.layer.values(), default=0) - self.first + 1
         height = max(bottom * ROW + 30, 60 + 16 * len(self.graph.groups))
-        width = max((self._left(k) + w for k, w in self.widths.items()), default=0.0) + 30
+        width = self.right + 30
         wires = sorted(self.picture.wires, key=lambda w: bool(self._colors(w.atoms)))
         body = [
             *(self._wire(w) for w in wires),
@@ -210,7 +217,7 @@ class _Drawing:
         key = self.picture.owner[place[0]]
         points = [(self.chips[place], self._y(self.layout.layer[key]) + TOP + 4 + CHIP)]
         for layer, x in sorted(self.layout.bends.get((key, at), {}).items()):
-            aside = x + self.shift + 4 * place[1]
+            aside = x + self.shift + ASIDE * place[1]
             points += [(aside, self._y(layer)), (aside, self._y(layer) + TOP + 4 + CHIP)]
         return points
 
