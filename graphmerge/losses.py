@@ -79,8 +79,18 @@ def classified(outputs: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch
     if why := _no_classes(outputs, targets):
         raise InputError(why)
     if len(logits) != len(wanted):
-        raise InputError(f"the model gives {len(logits)} predictions for {len(wanted)} targets")
+        raise InputError(_other_count(logits_of(outputs), len(logits), targets))
     return logits[wanted != IGNORED], wanted[wanted != IGNORED].long()
+
+
+def _other_count(logits: torch.Tensor, predictions: int, targets: torch.Tensor) -> str:
+    return refusal(
+        f"the model gives {predictions} predictions for {targets.numel()} targets.",
+        expected="a class number for each prediction",
+        seen=f"outputs {tuple(logits.shape)}, targets {tuple(targets.shape)}",
+        means="it cannot be said which target belongs to which prediction",
+        fix="cut inputs and targets into batches alike; for class probabilities give their largest class",
+    )
 
 
 def _no_classes(outputs: Any, targets: torch.Tensor) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 
 from graphmerge.errors import InputError, UsageError
 from graphmerge.losses import CROSS_ENTROPY, WITHOUT_SCORES, Function, Loss, logits_of, loss_of, wide
-from graphmerge.trace.run import State, call, device_of, split_batch, to_device
+from graphmerge.trace.run import State, call, device_of, readable, split_batch, to_device
 
 
 class Meter(Protocol):
@@ -141,7 +141,7 @@ def score_outputs(
     count = 0
     meters = {name: _meter(m) for name, m in (metrics or {}).items()}
     chosen = loss_of(loss)
-    for batch in data:
+    for batch in readable(data):
         targets = targets_of(batch).to(device)
         args, kwargs = to_device(split_batch(batch), device)
         outputs = run(args, kwargs)

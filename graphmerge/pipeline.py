@@ -30,7 +30,7 @@ from graphmerge.repair.task import batch_size, require_samples
 from graphmerge.sources import load_loss
 from graphmerge.symmetry import ModelGraph, trace
 from graphmerge.symmetry.verify import Verification, verify
-from graphmerge.trace.run import split_batch
+from graphmerge.trace.run import readable, split_batch
 
 State = Mapping[str, torch.Tensor]
 Batch = tuple[Any, Any]
@@ -122,7 +122,7 @@ def merge_models(
 
 def _listed(data: Iterable[Batch] | None) -> Batches | None:
     """Batches to go through more than once, a DataLoader's too."""
-    return None if data is None else list(data)
+    return None if data is None else list(readable(data))
 
 
 def trace_and_prove(
@@ -166,7 +166,7 @@ def merge_traced(
         say("the models are identical: their average gives them back")
     data, held_out = split(supply.data)
     if data:
-        require_repairs(graph, how, data)
+        require_repairs(graph, how, data, held_out)
     test = supply.test or held_out
     alignments = {
         m: _aligned(graph, states, m, data, how, loss, say, progress)
@@ -257,11 +257,18 @@ def prove(
     return graph, verification
 
 
-def require_repairs(graph: ModelGraph, how: How, data: Batches | None) -> None:
+def require_repairs(
+    graph: ModelGraph, how: How, data: Batches | None, held_out: Batches | None = None
+) -> None:
     """UsageError for repairs that do not apply to the network, InputError for data too few to repair with."""
     names = available(graph, how.repair.method, how.loss_name, **how.repair.options)
     if data and set(names) - {"temperature"}:
-        require_samples(sum(batch_size(split_batch(batch)) for batch in data))
+        require_samples(sum(sizes_of(data)), sum(sizes_of(held_out or ())))
+
+
+def sizes_of(data: Batches) -> list[int]:
+    """Samples in each batch."""
+    return [batch_size(split_batch(batch)) for batch in data]
 
 
 def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
@@ -272,7 +279,7 @@ def split(data: Batches | None) -> tuple[Batches | None, Batches | None]:
     """
     if data is None:
         return None, None
-    sizes = [batch_size(split_batch(batch)) for batch in data]
+    sizes = sizes_of(data)
     keep = len(data) - max(1, round(len(data) * HELD_OUT))
     while keep > 1 and sum(sizes[keep:]) < sum(sizes) * HELD_OUT / 2:
         keep -= 1

@@ -113,8 +113,9 @@ def require_space(target: Path, needed_bytes: int) -> None:
 
     Raises SystemFault naming the bytes needed and the bytes free.
     """
-    free = shutil.disk_usage(target.absolute().parent).free
-    if free < needed_bytes:
+    disk = shutil.disk_usage(target.absolute().parent)
+    free = disk.free
+    if disk.total and free < needed_bytes:  # a file system without a size, such as /proc, refuses by itself
         raise SystemFault(
             refusal(
                 f"Too little disk space for {str(target)!r}.",

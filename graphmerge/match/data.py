@@ -27,7 +27,7 @@ def dry_run(model: nn.Module, state: State, data: Iterable[Any], example: Any = 
     """
     first = next(inputs_of(data), None)
     if first is None:
-        raise InputError("the data holds no batch: this method needs some")
+        raise InputError("the data holds no batch: give a list or a DataLoader of batches (inputs, targets)")
     args, kwargs = to_device(first, device_of(state))
     try:
         outputs = call(model, state, args, kwargs)
@@ -42,7 +42,7 @@ def dry_run(model: nn.Module, state: State, data: Iterable[Any], example: Any = 
                 else "its inputs",
                 seen=f"in the first batch {_shapes(first)}",
                 means=str(error).split("\n")[0],
-                fix="batches (inputs, targets); for several inputs, inputs is a tuple of them, or a dict",
+                fix=_advice(first, example),
             )
         ) from error
     if any(bool(t.isnan().any()) for t in pytree.tree_leaves(outputs) if _floating(t)):
@@ -52,11 +52,24 @@ def dry_run(model: nn.Module, state: State, data: Iterable[Any], example: Any = 
     return outputs
 
 
+def _advice(inputs: Any, example: Any) -> str:
+    """What to change in inputs on which the model does not run."""
+    seen, wanted = ([t.dtype for t in pytree.tree_leaves(x) if _tensor(t)] for x in (inputs, example))
+    if len(seen) == len(wanted) and seen != wanted:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in wanted)
+        return f"convert the inputs of the data to {names}, as the model takes them"
+    return "batches (inputs, targets); for several inputs, inputs is a tuple of them, or a dict"
+
+
 def _shapes(inputs: Any) -> str:
     return ", ".join(
         f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" if isinstance(t, torch.Tensor) else repr(t)
         for t in pytree.tree_leaves(inputs)
     )
+
+
+def _tensor(t: object) -> bool:
+    return isinstance(t, torch.Tensor)
 
 
 def _floating(t: object) -> bool:

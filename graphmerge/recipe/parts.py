@@ -87,6 +87,8 @@ class Match(Part):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
+        if self.method in MERGING:
+            raise ValueError(f"{self.method} is no matching, but a way to merge: --merge {self.method}")
         choice("matching", self.method, ("auto", "none", *MATCHING))
         choice("way of matching many models", self.many, WAYS)
         every: dict[str, Option] = dict(WAYS[self.many].options)

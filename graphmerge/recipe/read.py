@@ -119,7 +119,8 @@ def read_recipe(path: str | Path, given: Mapping[str, Any] | None = None) -> Rec
             raise InputError(f"{str(path)!r} is no recipe: it is larger than {LIMIT_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {str(path)!r} cannot be read: {error}") from error
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error
+        raise InputError(f"the recipe {str(path)!r} cannot be read: {why}") from error
     content = parse_yaml(text, str(path))
     importable(path.parent)
     written = recipe_from(content, str(path), UNFINISHED).model_dump(exclude_unset=True)

@@ -245,8 +245,9 @@ def require_measures(recipe: Recipe, last: Recipe) -> None:
 
 def require_step(step: Recipe) -> None:
     """UsageError unless a merge has all that its methods need."""
-    if not step.inputs:
-        raise UsageError("inputs: expected checkpoints to merge")
+    if len(step.inputs) < 2 and not step.base:
+        seen = step.inputs[0].path if step.inputs else "none"
+        raise UsageError(f"inputs: expected two checkpoints to merge, or more; seen: {seen}")
     require_call(
         step.merge.method, len(step.inputs), step.merge_options, step.weights, step.base, step.data,
         step.own_data or None, step.loss_name,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from graphmerge.errors import InputError
+from graphmerge.errors import InputError, refusal
 from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.progress import Progress, silent
 from graphmerge.repair.statistics import Goal, Moments, goal
@@ -94,12 +94,18 @@ def batch_size(inputs: Any) -> int:
     return next((len(t) for t in pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor) and t.ndim), 0)
 
 
-def require_samples(samples: int) -> None:
-    """Refuse statistics of too few samples."""
+def require_samples(samples: int, besides: int = 0) -> None:
+    """Refuse statistics of too few samples; ``besides`` are those that are held out."""
     if samples < MIN_SAMPLES:
         raise InputError(
-            f"the data gives {samples} samples in batches of one shape; at least {MIN_SAMPLES} are needed"
-            " to measure activations: give more data, or batches of equal size"
+            refusal(
+                "the data is too little to measure activations.",
+                expected=f"at least {MIN_SAMPLES} samples in batches of one shape",
+                seen=f"{samples}" + (f", and {besides} that are held out to choose by" if besides else ""),
+                means="means and spreads of so few would not be those of the network",
+                fix="give more data or batches of equal size; or merge without repair:"
+                " --repair none, or repair='none' in Python",
+            )
         )
 
 

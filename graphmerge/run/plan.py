@@ -165,8 +165,8 @@ def _check_repairs(recipe: Recipe, graph: ModelGraph, data: Mapping[str, Batches
     for _, step in recipe.steps:
         if step.data:
             batches = data.get(step.data.path, [])
-            work, _ = split(batches) if len(batches) > 1 else (None, None)
-            faults.of(require_repairs, graph, step, work)
+            parts = split(batches) if len(batches) > 1 else (None, None)
+            faults.of(require_repairs, graph, step, *parts)
 
 
 def _check_inputs(graph: ModelGraph, data: Mapping[str, Batches], faults: Faults) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from graphmerge.errors import InputError, amount, out_of_memory, refusal
 from graphmerge.files import load_checkpoint, shapes_of
-from graphmerge.sources.factory import import_object
+from graphmerge.sources.factory import import_object, is_import
 
 Batches = list[tuple[Any, Any]]
 
@@ -33,18 +33,38 @@ def load_data(spec: str) -> Batches:
     """Batches ``(inputs, targets)`` from ``module:loader``, or a file of arrays inputs and targets."""
     if spec.endswith((".npz", SAFETENSORS)):
         return _from_file(Path(spec))
+    if not is_import(spec):
+        raise InputError(_no_data(spec, f"{spec!r}, which is neither", "nothing was read"))
     loader, arguments = import_object(spec)
     try:
         batches = list(loader(**arguments))
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise InputError(f"{spec!r} failed: {type(error).__name__}: {error}") from error
+        seen = f"{type(error).__name__}: {error}"
+        raise InputError(
+            _no_data(spec, seen, "the call failed, or what it returns holds no batches")
+        ) from error
+    if not batches:
+        raise InputError(_no_data(spec, "no batch at all", "there is nothing to measure on"))
     for batch in batches:
         if not isinstance(batch, list | tuple):  # a tensor alone would fall apart into its samples
-            seen = type(batch).__name__
-            raise InputError(f"{spec!r} gives a {seen} as a batch; expected pairs (inputs, targets)")
+            seen = f"a {type(batch).__name__} as a batch"
+            raise InputError(_no_data(spec, seen, "inputs and targets cannot be told apart"))
     return [tuple(batch) for batch in batches]
+
+
+def _no_data(spec: str, seen: str, means: str) -> str:
+    return refusal(
+        f"{spec!r} gives no data.",
+        expected="module:loader, which returns batches (inputs, targets) in a list, a generator or a"
+        " DataLoader; or a file .npz or .safetensors with inputs and targets",
+        seen=seen,
+        means=means,
+        fix="call it in Python once: list(loader()) must be a list of pairs of tensors"
+        if is_import(spec)
+        else "name such a file, or a loader such as mydata:train",
+    )
 
 
 def check_data_file(path: str | Path) -> dict[str, torch.Tensor]:
@@ -53,8 +73,9 @@ def check_data_file(path: str | Path) -> dict[str, torch.Tensor]:
     Raises InputError where it is missing or damaged, lacks one of the two, or their lengths differ.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"the data file {str(path)!r} does not exist")
+    if not path.is_file() or path.suffix not in (".npz", SAFETENSORS):
+        seen = f"a file {path.suffix}" if path.is_file() else "no file of that name, and no module:loader"
+        raise InputError(_no_data(str(path), seen, "nothing was read"))
     found = shapes_of(path) if path.suffix == SAFETENSORS else _npz_shapes(path)
     if {"inputs", "targets"} - found.keys():
         raise InputError(f"{path} has arrays {sorted(found)}, expected inputs and targets")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from graphmerge.axes import RULES, Registry, Where
-from graphmerge.errors import TraceError, UsageError, refusal
+from graphmerge.errors import TraceError, UsageError, meant, refusal
 from graphmerge.files import cached_program
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry.build import build
@@ -151,11 +151,13 @@ class ModelGraph:
     def place(self, parameter: str, dim: int) -> Place:
         """A (parameter, dimension) under the name that the graph uses; UsageError where there is none."""
         name = self.names.get(parameter, parameter)
-        if dim < 0 or (name, dim) not in self.structure.places:
+        dims = [str(d) for n, d in self.structure.places if n == name and d >= 0]
+        if not dims:
             near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
-            raise UsageError(
-                f"the graph has no dimension {dim} of {parameter!r}; it knows e.g. {', '.join(near)}"
-            )
+            known = f"it knows e.g. {', '.join(near)}{meant(parameter, self.names)}"
+            raise UsageError(f"the graph has no dimensions of {parameter!r}; {known}")
+        if str(dim) not in dims:
+            raise UsageError(f"{parameter!r} has no dimension {dim}; it has {', '.join(dims)}")
         return (name, dim)
 
     def identity(self) -> Transform:
@@ -203,7 +205,8 @@ class ModelGraph:
         strange = [g for g, atoms in found.items() if not atoms]
         if strange:
             known = ", ".join(g.name for g in self.groups[:5])
-            raise UsageError(f"no group or parameter is called {strange[0]!r}; there are e.g. {known}")
+            near = meant(strange[0], [*(g.name for g in self.groups), *self.names])
+            raise UsageError(f"no group or parameter is called {strange[0]!r}; there are e.g. {known}{near}")
         frozen = self.structure.frozen | {k for atoms in found.values() for k in atoms}
         return replace(self, structure=replace(self.structure, frozen=frozenset(frozen)))
 

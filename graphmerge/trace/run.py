@@ -46,9 +46,17 @@ def inputs_of(data: Iterable[Any]) -> Iterator[Inputs]:
     yield from map(split_batch, readable_again(data))
 
 
+def readable(data: Iterable[Any]) -> Iterable[Any]:
+    """The data itself; UsageError where it holds no batches."""
+    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+        seen = "a function: call it" if callable(data) else type(data).__name__
+        raise UsageError(f"data are batches (inputs, targets) in a list or a DataLoader; seen: {seen}")
+    return data
+
+
 def readable_again(data: Iterable[Any]) -> Iterable[Any]:
-    """The data itself; UsageError where it could be read only once."""
-    if iter(data) is data:
+    """The data itself; UsageError where it holds no batches, or could be read only once."""
+    if iter(readable(data)) is data:
         raise UsageError(
             "the data is a one-shot iterator and is read more than once: give a list or a DataLoader"
         )

@@ -64,6 +64,9 @@ def test_explain_tells_ties_reasons_and_lines(run: Run) -> None:
     assert "not tied" in text(run("explain", *MODEL, "conv.weight:0", "fc1.weight:0"))
     assert "output" in text(run("explain", *MODEL, "fc2.weight:0"))
     assert "kept in place" in text(run("explain", *MODEL, "fc1.weight:0", "--freeze", "fc1"))
+    assert "did you mean 'conv.weight'" in text(run("explain", *MODEL, "comv.weight:0"))
+    assert "has no dimension 7; it has 0, 1, 2, 3" in text(run("explain", *MODEL, "conv.weight:7"))
+    assert "did you mean 'fc1.bias'" in text(run("explain", *MODEL, "conv.weight:0", "--freeze", "fc1.bais"))
     assert run("explain", *MODEL, "nothing.weight:0").exit_code == 2
     assert run("explain", *MODEL, "conv.weight").exit_code == 2
 

@@ -139,7 +139,7 @@ def test_one_model_is_measured_alone_and_reruns_are_the_same(run: Run, tmp_path:
         (["--measure", "barrier", "--repair", "magic", "--train", "tinynet:batches"], 2, "unknown repair"),
         (["--measure", "llfc", "--layers", "nothing*"], 2, "no layer fits nothing*"),
         (["--metric", "tinynet:nothing"], 2, "cannot import"),
-        (["--measure", "barrier", "--data", "tinynet:batches(n=0)"], 3, "holds no batch"),
+        (["--measure", "barrier", "--data", "tinynet:batches(n=0)"], 3, "no batch at all"),
     ],
 )
 def test_bad_calls_are_refused(run: Run, words: list[str], code: int, fragment: str) -> None:

@@ -227,7 +227,7 @@ class TestPlan:
         [
             (["--device", "cuda"], 2, "torch sees no CUDA device"),
             (["--match-options", "reference=5"], 2, "reference=5: there are 2 models"),
-            (["--data", "few.npz"], 3, "at least 32 are needed"),
+            (["--data", "few.npz"], 3, "at least 32 samples"),
             (["--data", "wide.npz"], 3, "does not run on the data"),
             (["--test", "wide.npz"], 3, "in the first batch (2, 1, 9, 9) float32"),
             (["--data", "doubles.npz"], 3, "does not run on the data"),

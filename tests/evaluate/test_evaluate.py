@@ -118,6 +118,10 @@ def test_bad_calls_are_refused() -> None:
     model = nn.Linear(4, 3)
     with pytest.raises(InputError, match="no batch"):
         gm.evaluate(model, model.state_dict(), [])
+    with pytest.raises(UsageError, match="seen: NoneType"):
+        gm.evaluate(model, model.state_dict(), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="seen: a function: call it"):
+        gm.evaluate(model, model.state_dict(), lambda: [])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="targets"):
         gm.evaluate(model, model.state_dict(), [torch.randn(3, 4)])
     with pytest.raises(InputError, match="3 predictions for 2 targets"):

@@ -128,6 +128,16 @@ def test_full_disk_is_refused_before_the_start(old: Path, monkeypatch: pytest.Mo
     assert "1000 bytes free" in message
 
 
+def test_a_file_system_without_a_size_is_not_said_to_be_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(total=0, free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with staged_output(tmp_path / "out", needed_bytes=1) as folder:
+        (folder / "a").write_text("b")
+    assert (tmp_path / "out" / "a").read_text() == "b"
+
+
 def test_second_run_on_one_output_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with staged_output(target) as folder:

@@ -119,6 +119,10 @@ def without_targets():  # type: ignore[no-untyped-def]
     return [(x,) for x, _ in batches()]
 
 
+def nothing():  # type: ignore[no-untyped-def]
+    """A loader that forgot to return."""
+
+
 def bare():  # type: ignore[no-untyped-def]
     """Batches that are tensors."""
     return [x for x, _ in batches()]

@@ -55,7 +55,8 @@ def test_row_31_without_data_weights_are_matched_and_repair_is_refused(
 
 def test_row_32_too_few_samples_for_a_statistic(refused: Refused) -> None:
     few = ("--data", "tinynet:batches(n=2, size=4)")
-    printed = refused(3, *MERGE, *few, says=("4 samples", "at least 32", "give more data"))
+    says = ("Seen: 4, and 4 that are held out", "at least 32", "give more data", "--repair none")
+    printed = refused(3, *MERGE, *few, says=says)
     assert "matching by" not in printed, "hours of matching come after what can be refused at once"
     refused(3, *MERGE, "--data", "tinynet:batches(n=1)", says=("holds 1 batch;", "smaller batches"))
     refused(3, *MERGE, "--data", "tinynet:batches(n=0)", says="no batch")
@@ -63,7 +64,10 @@ def test_row_32_too_few_samples_for_a_statistic(refused: Refused) -> None:
 
 @pytest.mark.parametrize("role", ["--data", "--test"])
 def test_row_31_a_data_file_that_is_not_there_is_told_as_that(role: str, refused: Refused) -> None:
-    refused(3, *MERGE, role, "no.npz", says="the data file 'no.npz' does not exist")
+    refused(3, *MERGE, role, "no.npz", says=("'no.npz' gives no data", "no file of that name"))
+    refused(3, *MERGE, role, "batches", says=("'batches' gives no data", "module:loader"))
+    Path("table.csv").write_text("1,2")
+    refused(3, *MERGE, role, "table.csv", says=("a file .csv", ".npz"))
 
 
 @pytest.mark.parametrize("role", ["--data", "--test"])
@@ -71,14 +75,18 @@ def test_row_31_a_data_file_that_is_not_there_is_told_as_that(role: str, refused
     ("data", "says"),
     [
         ("nets:batches(width=5)", ("does not run on the data", "(2, 4) float32", "(40, 5) float32")),
-        ("nets:doubles", ("does not run on the data", "float64")),
+        (
+            "nets:doubles",
+            ("does not run on the data", "float64", "convert the inputs of the data to float32"),
+        ),
         ("nets:from_one", ("no classes of the model", "from 0 to 2", "3")),
         ("nets:fractions", ("cross-entropy does not take these targets", "float32 (40,)", "--loss mse")),
         ("nets:fewer", ("40 predictions for 39 targets",)),
         ("nets:without_targets", ("no targets", "(inputs, targets)", "without --data")),
-        ("nets:bare", ("gives a Tensor as a batch", "(inputs, targets)")),
-        ("nets:Mlp", ("nets:Mlp", "failed")),
-        ("nets:batches(n=0)", ("no batch",)),
+        ("nets:bare", ("gives no data", "a Tensor as a batch", "(inputs, targets)")),
+        ("nets:Mlp", ("'nets:Mlp' gives no data", "the call failed", "TypeError")),
+        ("nets:nothing", ("'nets:nothing' gives no data", "the call failed", "NoneType")),
+        ("nets:batches(n=0)", ("'nets:batches(n=0)' gives no data", "no batch at all")),
     ],
 )
 def test_row_33_data_of_another_shape_or_kind(

@@ -107,7 +107,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown dtype": ({"out_dtype": "int64"}, "'float16', 'bfloat16'"),
     "a shape": ({"example_inputs": "2xmany"}, "[name=]SHAPE[:dtype]"),
     "a hash": ({"inputs": [{"path": "a", "sha256": "12"}, "b"]}, "inputs[0].sha256"),
-    "no input": ({"inputs": []}, "expected checkpoints"),
+    "no input": ({"inputs": []}, "expected two checkpoints to merge, or more; seen: none"),
+    "one input": ({"inputs": ["a.pt"]}, "expected two checkpoints to merge, or more; seen: a.pt"),
+    "a way to merge as a matching": (
+        {"match": "regmean"},
+        "no matching, but a way to merge: --merge regmean",
+    ),
     "weights of three": ({"merge": {"weights": [1, 1, 1]}}, "weight"),
     "a base that is missing": ({"merge": "ties"}, "needs base="),
     "data that are missing": ({"match": "activation"}, "needs data (--data)"),
@@ -157,7 +162,7 @@ def test_exponents_are_numbers() -> None:
 
 
 def test_a_recipe_that_cannot_be_read_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         read_recipe(tmp_path / "none.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):
