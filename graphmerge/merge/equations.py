@@ -77,7 +77,10 @@ def batches_of(program: Program, job: Job, model: int) -> list[Inputs]:
     device = device_of(job.states[model])
     found = [x for x in fitting(program, job.data[model], device) if x is not None]
     if not found:
-        raise InputError(f"the data of model {model + 1} holds no batch of the shapes of the first model's")
+        raise InputError(
+            f"the data of model {model + 1} hold no batch of the shapes of the first model's first batch:"
+            " give batches of one size to all models"
+        )
     return found
 
 

@@ -116,6 +116,12 @@ def is_text(batches: Batches | None) -> bool:
 def warnings(told: dict[str, Any]) -> list[str]:
     """What a reader of the report should not overlook."""
     found = [*_of_choice(told), *_of_symmetry(told["symmetry"]), *_of_matching(told["alignments"])]
+    batches = told["batches"]
+    if batches["left out"] > 1:  # one, the last, is as it should be
+        found.append(
+            f"{batches['left out']} of {batches['all']} batches have other shapes than the first:"
+            " activations were measured without them."
+        )
     for method, notes in told["repair_notes"].items():
         if dead := notes.get("dead units"):
             names = _some(list(dead))

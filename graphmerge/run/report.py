@@ -12,6 +12,7 @@ from graphmerge.pipeline import MergeResult, Supply
 from graphmerge.run.facts import alignments, choice, is_text, reductions, symmetry
 from graphmerge.run.machine import hardware, versions
 from graphmerge.run.summary import scores
+from graphmerge.trace.run import left_out
 
 
 def of_merge(result: MergeResult, supply: Supply) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def of_merge(result: MergeResult, supply: Supply) -> dict[str, Any]:
         "notes": dict(result.kept_merge.notes),
         "loss": result.loss.name,
         "unit": result.loss.unit,
+        "batches": {"all": len(supply.data or ()), "left out": left_out(supply.data or ())},
         "measured on": "test data" if supply.test else "held-out data",
         "rows": scores(result, result.loss is CROSS_ENTROPY and is_text(supply.test or supply.data)),
         "alignments": alignments(result),

@@ -129,6 +129,12 @@ def fitting(program: Program, data: Iterable[Any], device: torch.device) -> Iter
         yield to_device(inputs, device) if _shapes(inputs) == expected else None
 
 
+def left_out(data: Iterable[Any]) -> int:
+    """How many batches have other shapes than the first: activations are measured without them."""
+    shapes = [_shapes(inputs) for inputs in inputs_of(data)]
+    return sum(shape != shapes[0] for shape in shapes)
+
+
 def _shapes(x: Any) -> tuple[list[Any], pytree.TreeSpec]:
     """The inputs with shapes in place of tensors, to be compared."""
     leaves, spec = pytree.tree_flatten(x)

@@ -119,6 +119,11 @@ def without_targets():  # type: ignore[no-untyped-def]
     return [(x,) for x, _ in batches()]
 
 
+def ragged():  # type: ignore[no-untyped-def]
+    """Batches of different sizes."""
+    return [(x[: 40 - 3 * k], y[: 40 - 3 * k]) for k, (x, y) in enumerate(batches(n=6))]
+
+
 def nothing():  # type: ignore[no-untyped-def]
     """A loader that forgot to return."""
 

@@ -62,6 +62,12 @@ def test_row_32_too_few_samples_for_a_statistic(refused: Refused) -> None:
     refused(3, *MERGE, "--data", "tinynet:batches(n=0)", says="no batch")
 
 
+def test_row_32_batches_of_other_shapes_are_counted_in_a_warning(pair: Pair, run: Run) -> None:
+    result = run(*pair("Mlp"), "--data", "nets:ragged", "--points", 0, "--no-onnx", "--out", "out")
+    assert result.exit_code == 0, text(result)
+    assert "5 of 6 batches have other shapes than the first" in text(result)
+
+
 @pytest.mark.parametrize("role", ["--data", "--test"])
 def test_row_31_a_data_file_that_is_not_there_is_told_as_that(role: str, refused: Refused) -> None:
     refused(3, *MERGE, role, "no.npz", says=("'no.npz' gives no data", "no file of that name"))
