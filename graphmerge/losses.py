@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.utils import _pytree as pytree
 
 from graphmerge.errors import InputError, UsageError, meant, refusal
+from graphmerge.precision import wide
 
 Function = Callable[[Any, torch.Tensor], torch.Tensor]
 """From what a model returns and targets to the losses of single predictions, or to their mean (a scalar)."""
@@ -55,11 +56,6 @@ def logits_of(outputs: Any) -> torch.Tensor:
         f"the model returns a {type(outputs).__name__}{keys}; expected a tensor, or a field or key 'logits';"
         f" --loss module:function (loss=) takes any outputs; {WITHOUT_SCORES}"
     )
-
-
-def wide(x: torch.Tensor) -> torch.Tensor:
-    """A tensor in float32 or wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def mean_of(outputs: Sequence[Any]) -> Any:

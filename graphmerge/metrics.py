@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from graphmerge.errors import InputError, UsageError
-from graphmerge.losses import CROSS_ENTROPY, WITHOUT_SCORES, Function, Loss, logits_of, loss_of, wide
+from graphmerge.losses import CROSS_ENTROPY, WITHOUT_SCORES, Function, Loss, logits_of, loss_of
+from graphmerge.precision import wide
 from graphmerge.trace.run import State, call, device_of, readable, split_batch, to_device
 
 

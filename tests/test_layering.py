@@ -14,6 +14,7 @@ ORDER = (
     "errors",
     "progress",
     "options",
+    "precision",
     "axes",
     "trace",
     "losses",

@@ -16,6 +16,7 @@ from graphmerge.match.alignment import Alignment, MatchingInterrupted
 from graphmerge.match.data import check_data
 from graphmerge.match.methods import method_of, settings
 from graphmerge.match.task import Task
+from graphmerge.precision import wide
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State, state_of
@@ -106,5 +107,5 @@ def parameters(graph: ModelGraph, model: nn.Module | State, which: str) -> dict[
         if value.numel() and not torch.stack(value.aminmax()).isfinite().all():  # no copy of its size
             raise InputError(f"tensor {t.name} of {which} holds NaN or infinity: it cannot be matched")
         if not t.is_buffer:
-            found[t.name] = value.to(torch.promote_types(value.dtype, torch.float32))
+            found[t.name] = wide(value)
     return graph.structure.gather(found)

@@ -23,6 +23,7 @@ import torch
 
 from graphmerge.axes.units import IntArray
 from graphmerge.match.assign import assign
+from graphmerge.precision import wide
 from graphmerge.symmetry import Transform
 from graphmerge.symmetry.structure import Structure
 
@@ -201,8 +202,7 @@ def _kernel(structure: Structure, block: Block, soft: Soft) -> torch.Tensor:
 
 def move(structure: Structure, cut: Sequence[Part], t: torch.Tensor, soft: Soft) -> torch.Tensor:
     """A tensor moved by a relaxed symmetry, along the parts of it (see ``parts``)."""
-    dtype = torch.promote_types(t.dtype, torch.float32)
-    value = t.to(dtype)
+    value = wide(t)
     for part in cut:
         rest = [d for d in range(t.ndim) if d not in part.axes]
         order = [*part.axes, *rest]

@@ -8,7 +8,7 @@ import torch
 
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import weighted_sum
+from graphmerge.precision import weighted_sum
 
 Vectors = Iterable[torch.Tensor]
 

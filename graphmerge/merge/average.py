@@ -9,7 +9,8 @@ import torch
 from graphmerge.errors import UsageError
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import State, require_same_tensors, weighted_sum, whole
+from graphmerge.merge.tensors import State, require_same_tensors, whole
+from graphmerge.precision import weighted_sum
 
 
 def average(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, torch.Tensor]:

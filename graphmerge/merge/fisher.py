@@ -14,7 +14,8 @@ from graphmerge.errors import InputError, TraceError, UsageError
 from graphmerge.losses import Loss, logits_of
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import State, weighted_sum, wide
+from graphmerge.merge.tensors import State
+from graphmerge.precision import weighted_sum, wide
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import device_of, functional, readable_again, split_batch, to_device
 

@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 
 from graphmerge.errors import InputError, UsageError, refusal
-from graphmerge.merge.tensors import State, weighted_sum
+from graphmerge.merge.tensors import State
+from graphmerge.precision import weighted_sum
 
 Keep = Literal["a", "b", "both", "union"]
 Labels = Sequence[Hashable]

@@ -13,7 +13,8 @@ import torch
 from graphmerge.errors import UsageError
 from graphmerge.losses import CROSS_ENTROPY, Loss
 from graphmerge.merge.method import Kind
-from graphmerge.merge.tensors import State, measured, whole, wide
+from graphmerge.merge.tensors import State, measured, whole
+from graphmerge.precision import wide
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph
 

@@ -23,7 +23,7 @@ from graphmerge.merge.gram import Product
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
 from graphmerge.merge.pairing import own_order
-from graphmerge.merge.tensors import weighted_sum, wide
+from graphmerge.precision import weighted_sum, wide
 from graphmerge.trace import Program
 from graphmerge.trace.affine import AFFINE
 from graphmerge.trace.run import Inputs, Visit, program_for, run_together

@@ -40,8 +40,9 @@ from graphmerge.errors import InputError
 from graphmerge.match.objective import outputs_between
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import State, wide
+from graphmerge.merge.tensors import State
 from graphmerge.metrics import targets_of
+from graphmerge.precision import wide
 from graphmerge.trace.run import readable_again, split_batch, to_device
 
 LENGTHS = tuple(0.7**k for k in range(8))

@@ -18,7 +18,8 @@ from graphmerge.merge.equations import Equations, Solved, again, batches_of, fil
 from graphmerge.merge.gram import Product, products
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import State, weighted_sum, wide
+from graphmerge.merge.tensors import State
+from graphmerge.precision import weighted_sum, wide
 from graphmerge.trace import Program
 from graphmerge.trace.run import Inputs, Visit, program_for, run_together
 

@@ -8,7 +8,7 @@ import torch
 
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import weighted_sum, wide
+from graphmerge.precision import weighted_sum, wide
 
 STRAIGHT = 1e-4
 """Angle in radians below which the arc is taken for the chord (their difference is of its square)."""

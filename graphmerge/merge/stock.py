@@ -6,7 +6,7 @@ import torch
 
 from graphmerge.merge.job import Job
 from graphmerge.merge.method import Merged
-from graphmerge.merge.tensors import weighted_sum
+from graphmerge.precision import weighted_sum
 
 
 def model_stock(job: Job) -> Merged:

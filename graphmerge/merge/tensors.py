@@ -1,31 +1,15 @@
-"""What every merge method does alike: the precision of its arithmetic, and what is no weight."""
+"""What every merge method does alike with what is no weight, and the tensors that all models must have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from graphmerge.errors import InputError
+from graphmerge.precision import weighted_sum, wide
 
 State = Mapping[str, torch.Tensor]
-
-
-def wide(t: torch.Tensor) -> torch.Tensor:
-    """The tensor in the precision to compute in: float32, or its own where that is better."""
-    return t.to(torch.promote_types(t.dtype, torch.float32))
-
-
-def weighted_sum(tensors: Iterable[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """The sum of tensors times their weights in ``wide`` precision, one tensor at a time."""
-    total: torch.Tensor | None = None
-    for t, w in zip(tensors, weights, strict=True):
-        if total is None:
-            total = torch.zeros_like(wide(t))
-        if w:
-            total += wide(t) * w
-    assert total is not None
-    return total
 
 
 def measured(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from graphmerge.metrics import targets_of
+from graphmerge.precision import wide
 from graphmerge.repair.task import Repaired, Task, check_finite
 from graphmerge.trace.export import quiet_eval
 from graphmerge.trace.run import State, device_of, functional, readable_again, split_batch, tied, to_device
@@ -20,8 +21,7 @@ def finetune(task: Task, merged: State, _: Sequence[float], steps: int, rate: fl
     model, device = task.graph.model, device_of(merged)
     batches = list(readable_again(task.data))
     names = [t.name for t in task.program.tensors.values() if not t.is_buffer and t.dtype.is_floating_point]
-    wide = {n: torch.promote_types(merged[n].dtype, torch.float32) for n in names}
-    learned = {n: merged[n].detach().to(wide[n], copy=True).requires_grad_() for n in names}
+    learned = {n: wide(merged[n].detach()).clone().requires_grad_() for n in names}
     optimiser = torch.optim.Adam(list(learned.values()), lr=rate)
     generator, order = torch.Generator().manual_seed(seed), list[int]()
     losses = []

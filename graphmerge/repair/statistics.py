@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
+from graphmerge.precision import wide
+
 PART = 1 << 20
 """Numbers that are taken at a time."""
 
 
 def _mean_and_squares(x: torch.Tensor, dims: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean over dimensions, which are kept, and the sum of squared deviations from it, in float32."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = wide(x)
     mean = x.mean(dims, keepdim=True)
     return mean, (x - mean).square_().sum(dims, keepdim=True)
 

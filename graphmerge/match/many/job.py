@@ -13,6 +13,7 @@ from graphmerge.match.alignment import Alignment, Step
 from graphmerge.match.climb import pairs
 from graphmerge.match.matching import match
 from graphmerge.match.methods import METHODS
+from graphmerge.precision import weighted_sum
 from graphmerge.progress import Progress
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State
@@ -73,13 +74,7 @@ class Placed:
 def mean(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, torch.Tensor]:
     """The mean of state dicts in float32 or wider; tensors that are not floating are those of the first."""
     shares = [1.0] * len(states) if weights is None else weights
-    found = {}
-    for name, first in states[0].items():
-        found[name] = first
-        if first.is_floating_point():
-            wide = torch.promote_types(first.dtype, torch.float32)
-            total = torch.zeros_like(first, dtype=wide)
-            for w, s in zip(shares, states, strict=True):
-                total += w * s[name].to(wide)
-            found[name] = total / sum(shares)
-    return found
+    return {
+        name: weighted_sum((s[name] for s in states), shares) / sum(shares) if t.is_floating_point() else t
+        for name, t in states[0].items()
+    }
