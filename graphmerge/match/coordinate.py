@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphmerge.match.activations import (
@@ -21,13 +21,13 @@ from graphmerge.match.activations import (
 )
 from graphmerge.match.alignment import Step
 from graphmerge.match.costs import COSTS
-from graphmerge.match.descent import Proved, descend, gaps
+from graphmerge.match.descent import RISE, Proved, descend, gaps
 from graphmerge.match.layout import Plan, plans
 from graphmerge.match.refine import refine
 from graphmerge.match.start import place
 from graphmerge.match.task import Found, Keep, Task, forget
 from graphmerge.match.weights import WeightSimilarity, inner
-from graphmerge.symmetry import ModelGraph
+from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.symmetry.structure import Structure
 
 PERFECT = 1e-6
@@ -67,7 +67,7 @@ class Course:
 
 
 def match_weights(task: Task) -> Found:
-    """Coordinate descent on the inner product of parameters, then restarts of neighbouring pairs."""
+    """Coordinate descent on the inner product of parameters, then restarts."""
     graph = task.graph
     a, b = COSTS[task.options["cost"]](task)
     work = plans(graph, graph.structure, {n: x for n, x in graph.structure.labels.items() if n in a})
@@ -115,42 +115,71 @@ def _perfect(course: Course, bound: float) -> bool:
 def _descended(
     task: Task, course: Course, other: Course | None, work: Plans, bound: float
 ) -> tuple[Course, list[float]]:
-    """One descent, then restarts until they are used up, or the time is, or nothing is gained.
+    """One descent, then restarts until they are used up, or the time is.
 
-    Unless the models are clearly near each other, there are none where the first sweeps found ``LITTLE`` left
-    to do, and otherwise ``other`` sweeps as well for a while, and the descent goes on from the better of the
-    two. In each round neighbouring pairs are placed anew. Second, the objective after the descent and each
-    round.
+    A restart places neighbouring pairs anew; once that gains nothing, the next ones descend from either
+    beginning in turn, with the groups in other orders. Second, the objective after the descent and each
+    restart.
     """
     deadline = time.perf_counter() + (task.options["seconds"] or math.inf)
-    rounds, before = task.options["restarts"] - 1, course.objective
-    _sweep(task, course, work, HEAT if rounds and other is not None else MOST)
+    begins = [(c.similarity.transform, tuple(c.steps)) for c in (course, other) if c]
+    course, pairs = _first_descent(task, course, other, work, bound, deadline)
+    reached = [course.objective]
+    for k in range(0 if pairs else 1, task.options["restarts"] - 1):
+        if _perfect(course, bound) or time.perf_counter() > deadline:
+            break
+        if pairs:
+            pairs = _pairs_anew(task, course, work, deadline)
+        else:
+            another = _anew(replace(task, seed=task.seed + k), course, *begins[k % len(begins)], work)
+            pairs = another.objective > course.objective + RISE * abs(course.objective)
+            course = another if pairs else course
+            task.keep(course.similarity.transform, course.objective)
+        reached.append(course.objective)
+    return course, reached
+
+
+def _first_descent(
+    task: Task, course: Course, other: Course | None, work: Plans, bound: float, deadline: float
+) -> tuple[Course, bool]:
+    """The descent from ``course``, or from ``other`` where that is higher after ``HEAT`` sweeps.
+
+    That is not tried of models clearly near each other, nor where the first sweeps found ``LITTLE`` left to
+    do. Second, whether pairs are worth placing anew, which in this last case they are not.
+    """
+    both, before = other is not None and task.options["restarts"] > 1, course.objective
+    _sweep(task, course, work, HEAT if both else MOST)
     far, gain = course.objective < NEAR * bound, course.objective - before
-    if far and task.start is None and gain <= LITTLE * abs(course.objective):
-        rounds = 0
-    if far and rounds and other is not None and time.perf_counter() < deadline:
+    settled = far and task.start is None and gain <= LITTLE * abs(course.objective)
+    if far and not settled and both and other is not None and time.perf_counter() < deadline:
         course.similarity.forget()
         _sweep(task, other, work, HEAT, forget)
         course = max(course, other, key=lambda c: c.objective)
         task.keep(course.similarity.transform, course.objective)
     _sweep(task, course, work)
-    reached = [course.objective]
-    for _ in range(rounds):
-        if _perfect(course, bound):
-            break
-        sweep = _next_sweep(course)
-        with task.stage("restarts"):
-            course.similarity, found = refine(
-                course.similarity, work, sweep, task.progress, deadline, task.keep
-            )
-        if not found:
-            break
+    return course, not settled
+
+
+def _pairs_anew(task: Task, course: Course, work: Plans, deadline: float) -> bool:
+    """Restart the pairs of neighbouring groups, and descend further: whether anything was gained."""
+    with task.stage("restarts"):
+        course.similarity, found = refine(
+            course.similarity, work, _next_sweep(course), task.progress, deadline, task.keep
+        )
+    if found:
         course.steps += found
         course.proved.clear()
         course.converged = False
         _sweep(task, course, work)
-        reached.append(course.objective)
-    return course, reached
+    return bool(found)
+
+
+def _anew(task: Task, course: Course, begin: Transform, steps: Sequence[Step], work: Plans) -> Course:
+    """A descent from ``begin``, which ``steps`` led to; the task's seed decides the order of the groups."""
+    course.similarity.forget()
+    found = Course(course.similarity.at(begin), list(steps), {})
+    _sweep(task, found, work, keep=forget)
+    return found
 
 
 def _sweep(task: Task, course: Course, work: Plans, most: int = MOST, keep: Keep | None = None) -> None:

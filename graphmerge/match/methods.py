@@ -69,8 +69,8 @@ METHODS: dict[str, Method] = {
             "cost": _COST,
             "restarts": Option(
                 2,
-                "1 is one descent; more, where it gains over 1 %, try a few sweeps from the given order too"
-                " and place pairs anew",
+                "1 is one descent; 2, where it gains over 1 %, try a few sweeps from the given order too, and"
+                " place pairs anew; more descend again with groups in other orders, and keep the best",
                 1,
             ),
             "seconds": Option(None, "no restart begins later than this; the time of day then counts"),

@@ -103,6 +103,12 @@ class WeightSimilarity:
         other._kept, other._values = dict(self._kept), dict(self._values)
         return other
 
+    def at(self, transform: Transform) -> WeightSimilarity:
+        """The same models, b moved by another transform."""
+        other = copy.copy(self)
+        other.transform, other._kept, other._values, other._objective = transform, {}, {}, None
+        return other
+
     def forget(self) -> None:
         """Drop the similarities that are kept."""
         self._kept.clear()

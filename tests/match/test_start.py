@@ -78,6 +78,25 @@ def test_restarts_never_lose_and_end_near_the_optimum(seed: int) -> None:
     assert 0.9 * optimum <= after.objective <= optimum + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_more_restarts_descend_in_other_orders_and_end_at_the_optimum(seed: int) -> None:
+    graph, a, b = setting(seed)
+    found = [gm.match(graph, a, b, restarts=n) for n in (1, 2, 4)]
+    assert found[0].objective <= found[1].objective <= found[2].objective
+    assert found[2].objective == pytest.approx(best(a, b))
+    for one in found:
+        assert one.objective == pytest.approx(max(one.restarts))
+        assert list(one.restarts) == sorted(one.restarts)
+        assert one.certified
+    if seed in (0, 7):  # the pairs of these hold each other in place whichever is placed anew
+        assert found[2].objective > 1.01 * found[1].objective
+
+
+def test_restarts_end_in_time() -> None:
+    graph, a, b = setting(0)
+    assert len(gm.match(graph, a, b, restarts=10**9, seconds=0.2).restarts) < 10**5
+
+
 def test_pairs_between_which_models_are_least_alike_come_first_and_patience_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
