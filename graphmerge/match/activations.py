@@ -180,6 +180,10 @@ class ActivationSimilarity:
         most = sum(int(np.prod(site.rows.shape[1:])) for site in sites)
         return pairs * (most / max(float(pairs.amax()), 1e-30))
 
+    def tangled(self, _: Sequence[Site]) -> dict[str, float]:
+        """None: correlations of rows are added up as they are matched, whatever the order of columns."""
+        return {}
+
     def move(self, delta: IntArray, names: set[str], least: float, _gain: float | None) -> bool:
         """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""
         moved = self.fork()

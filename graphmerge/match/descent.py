@@ -51,6 +51,7 @@ class Similarity(Protocol):
     def total(self, sites: Sequence[Site], /) -> torch.Tensor: ...
     def across(self, site: Site, fibres: int) -> torch.Tensor: ...
     def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor: ...
+    def tangled(self, sites: Sequence[Site], /) -> Mapping[str, float]: ...
     def fork(self) -> Similarity: ...
     def put(self, delta: IntArray, names: set[str]) -> None: ...
     def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool: ...
@@ -121,19 +122,23 @@ def improve(similarity: Similarity, plan: Plan) -> tuple[int, float]:
             units = (structure.sorts[k].units for k in inner)
             return sum(int((delta[x] != x).sum()) for x in units), left if plan.linear else math.inf
         left = math.inf
-    return 0, left
+    return 0, left if plan.linear else math.inf
 
 
 def gaps(similarity: Similarity, plans: Mapping[str, Plan], proved: Proved | None = None) -> Proved:
-    """For each group how much another order of it alone could raise the objective at most (see ``gap``).
+    """For each group how much another order of it alone could raise the objective at most.
 
-    For groups that stand on both sides of one tensor this is said of the linear part. What is ``proved``
-    already is not computed again.
+    That is the ``gap`` of tensors in which the objective is linear in the order, and for the ``tangled`` ones
+    how much more alike they could be at all. What is ``proved`` already is not computed again.
     """
     known = proved or {}
-    return {
-        g: known[g] if g in known else float(gap(similarity.total(p.sites)).sum()) for g, p in plans.items()
-    }
+    return {g: known[g] if g in known else _gap(similarity, p) for g, p in plans.items()}
+
+
+def _gap(similarity: Similarity, plan: Plan) -> float:
+    tangled = similarity.tangled(plan.sites)
+    rest = [s for s in plan.sites if s.name not in tangled]
+    return sum(tangled.values()) + (float(gap(similarity.total(rest)).sum()) if rest else 0.0)
 
 
 def _places(columns: torch.Tensor) -> IntArray:

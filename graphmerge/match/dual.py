@@ -74,6 +74,11 @@ class DualSimilarity:
         found += [self._factors[1] * self._activations.circuits(theirs, fibres)] if theirs else []
         return torch.stack(found).sum(0)
 
+    def tangled(self, sites: Sequence[Site]) -> dict[str, float]:
+        """Tensors of weights in which the objective is not linear in the order, with what they could gain."""
+        found = self._weights.tangled([s for s in sites if not s.name.startswith(_MARK)])
+        return {n: self._factors[0] * x for n, x in found.items()}
+
     def fork(self) -> DualSimilarity:
         """A copy that moves on its own."""
         return DualSimilarity(self._weights.fork(), self._activations.fork(), self._factors)

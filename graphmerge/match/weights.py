@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -174,6 +175,18 @@ class WeightSimilarity:
         """The rows of the child units of both models: [fibre, unit, i, entry]."""
         pair = (rows(site, x).flatten(2) for x in self.pair(site.name))
         return [x.reshape(fibres, -1, *x.shape[1:]) for x in pair]
+
+    def tangled(self, sites: Sequence[Site]) -> dict[str, float]:
+        """Tensors that a group moves along two dimensions, and how much more alike each could be at most.
+
+        The objective is not linear in the order of such a group; by Cauchy and Schwarz the inner product of a
+        tensor never exceeds the product of the norms.
+        """
+        names = Counter(site.name for site in sites)
+        pairs = {n: (self._a[n], self._b[n]) for n, times in names.items() if times > 1}
+        return {
+            n: max(0.0, math.sqrt(inner(a, a) * inner(b, b)) - self._value(n)) for n, (a, b) in pairs.items()
+        }
 
     def twins(self, sites: Sequence[Site]) -> int:
         """How many units could change places with another at no loss: dead or duplicates in one model."""

@@ -92,6 +92,41 @@ def test_more_restarts_descend_in_other_orders_and_end_at_the_optimum(seed: int)
         assert found[2].objective > 1.01 * found[1].objective
 
 
+class Recurrent(nn.Module):
+    """A layer whose weight of 6 x 6 is moved along both of its dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.r, self.o = nn.RNN(2, 6, batch_first=True, bias=False), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.o(self.r(x)[0][:, -1])
+        return y
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gaps_bound_every_order_of_a_group_on_both_sides_of_a_tensor(seed: int) -> None:
+    torch.manual_seed(seed)
+    models = [Recurrent().double().requires_grad_(False) for _ in range(2)]
+    for m in models:
+        m.r.weight_hh_l0 *= 4
+    graph = gm.trace(models[0], (torch.randn(5, 4, 2).double(),))
+    a, b = (dict(m.named_parameters()) for m in models)
+    reached = []
+    for p in map(list, permutations(range(6))):
+        moved = {**b, "r.weight_ih_l0": b["r.weight_ih_l0"][p], "o.weight": b["o.weight"][:, p]}
+        moved["r.weight_hh_l0"] = b["r.weight_hh_l0"][p][:, p]
+        reached.append(sum(float((a[n] * moved[n]).sum()) for n in a if n != "o.bias"))
+    found = gm.match(graph, *models)
+    assert found.gaps is not None
+    assert max(reached) <= found.objective + found.gaps["r"] + 1e-9
+    assert not found.certified
+    planted = graph.random_transform(seed)
+    same = gm.match(graph, models[0], planted.inverse().apply(models[0].state_dict()))
+    assert same.transform == planted
+    assert same.certified
+
+
 def test_restarts_end_in_time() -> None:
     graph, a, b = setting(0)
     assert len(gm.match(graph, a, b, restarts=10**9, seconds=0.2).restarts) < 10**5
