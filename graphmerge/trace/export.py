@@ -180,7 +180,7 @@ def program_of(model: nn.Module, program: ExportedProgram, example: Any) -> Prog
             tensors[name] = Tensor(names, tuple(t.shape), t.dtype, spec.kind is InputKind.BUFFER)
         elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR) and target is not None:
             constants[name] = program.constants[target]
-        else:
+        elif spec.kind is not InputKind.TOKEN:  # which only orders calls with effects, such as assertions
             inputs[name] = name
     _read_under_one_name(program.graph_module.graph, tensors)
     used = {n.name for n in program.graph.nodes if n.op == "placeholder" and n.users}

@@ -10,6 +10,7 @@ from torch import nn
 
 from graphmerge.errors import TraceError
 from graphmerge.trace import export_program
+from graphmerge.trace.run import run_together
 
 
 class Tied(nn.Module):
@@ -113,3 +114,26 @@ def test_quantised_modules_are_refused_by_name() -> None:
         quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear})
     with pytest.raises(TraceError, match=r"(?s)quantised modules.*'0'.*merge before quantising"):
         export_program(quantised, (torch.randn(2, 4),))
+
+
+class Inverted(nn.Module):
+    """The inverse asserts that there is one: a call with effects, which a token of torch.export orders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.square = nn.Linear(4, 6), nn.Parameter(torch.eye(6) + 0.1 * torch.randn(6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x) @ torch.linalg.inv(self.square)
+
+
+def test_the_token_of_calls_with_effects_is_no_input() -> None:
+    model, x = Inverted(), torch.randn(2, 4)
+    program = export_program(model, (x,))
+    assert list(program.inputs) == ["x"]
+    seen: list[torch.Tensor] = []
+    last = [n.name for n in program.graph.graph.nodes if n.op == "call_function"][-1]
+    run_together(
+        program, [(model.state_dict(), ((x,), {}))], {last}, lambda visits: seen.append(visits[0].value)
+    )
+    torch.testing.assert_close(seen[0], model(x).detach())
