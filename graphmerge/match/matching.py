@@ -15,6 +15,7 @@ from graphmerge.match.activations import same_frame
 from graphmerge.match.alignment import Alignment, MatchingInterrupted
 from graphmerge.match.data import check_data
 from graphmerge.match.methods import method_of, settings
+from graphmerge.match.tables import on, shared_tables
 from graphmerge.match.task import Task
 from graphmerge.precision import wide
 from graphmerge.progress import Progress, silent
@@ -40,7 +41,8 @@ def match(
     ``method`` names an entry of ``graphmerge.match.METHODS``, which says what it does and which
     ``options`` it takes: "weight" (coordinate descent on the inner product of parameters),
     "activation" (correlation of activations on ``data``, batches of ``(inputs, targets)``) and others.
-    All run on the device of the weights. The same seed gives the same result. ``start`` is an alignment
+    All run on the device of the weights. The same seed gives the same result. Units of a table that both
+    models share (a buffer with the same values) stay: ``notes["tables"]``. ``start`` is an alignment
     to go on from, which the result is never worse than; ``loss`` is what methods with a task loss lower:
     a name of ``graphmerge.losses.LOSSES``, or a function of the outputs of a batch and its targets.
 
@@ -52,6 +54,7 @@ def match(
     if chosen.lacks(data, given):
         raise UsageError(f"{method} matching needs data: an iterable of batches (inputs, targets)")
     since = time.perf_counter()
+    whole = (state_of(a), state_of(b))
     states = [parameters(graph, x, which) for x, which in ((a, "the first model"), (b, "the second model"))]
     common = {n: torch.promote_types(t.dtype, states[1][n].dtype) for n, t in states[0].items()}
     first, second = ({n: t.to(common[n]) for n, t in s.items()} for s in states)
@@ -59,33 +62,35 @@ def match(
         if isinstance(model, nn.Module):
             graph.require_same(model)
     if chosen.needs_data and data is not None:
-        check_data(graph, state_of(a), data)
+        check_data(graph, whole[0], data)
     begin = start.transform if isinstance(start, Alignment) else start
     if begin is not None and begin.groups.keys() != graph.atom_of.keys():
         odd = sorted(begin.groups.keys() ^ graph.atom_of.keys())[0]
         raise InputError(f"the start was made for another graph: only one of the two has a group {odd!r}")
+    kept = {"tables": tables} if (tables := shared_tables(graph, whole)) else {}
+    held = graph.freeze(list(tables))
     task = Task(
-        graph, first, second, (state_of(a), state_of(b)), given, data, seed, begin, loss_of(loss), progress
-    )  # fmt: skip
+        held, first, second, whole, given, data, seed, begin and on(held, begin), loss_of(loss), progress
+    )
     try:
         found = chosen.run(task)
     except KeyboardInterrupt as stop:
         if not task.reached:
             raise
-        raise MatchingInterrupted(_unfinished(task, method, time.perf_counter() - since)) from stop
+        raise MatchingInterrupted(_unfinished(graph, task, method, time.perf_counter() - since)) from stop
     return Alignment(
-        found.transform, method, found.objective, found.start, found.history,
-        time.perf_counter() - since, seed, found.converged, found.restarts, found.notes,
-        task.seconds, given, found.gaps,
+        on(graph, found.transform), method, found.objective, found.start, found.history,
+        time.perf_counter() - since, seed, found.converged, found.restarts,
+        {**found.notes, **kept}, task.seconds, given, found.gaps,
     )  # fmt: skip
 
 
-def _unfinished(task: Task, method: str, seconds: float) -> Alignment:
+def _unfinished(graph: ModelGraph, task: Task, method: str, seconds: float) -> Alignment:
     """What a method had reached when it was interrupted."""
     transform, objective = task.reached[-1]
     return Alignment(
-        same_frame(task.graph, transform), method, objective, objective, (), seconds, task.seed, False,
-        stages=task.seconds, options=task.options,
+        on(graph, same_frame(task.graph, transform)), method, objective, objective, (), seconds, task.seed,
+        False, stages=task.seconds, options=task.options,
     )  # fmt: skip
 
 

@@ -165,6 +165,9 @@ def _of_matching(found: Sequence[dict[str, Any]]) -> list[str]:
         which = f"{a['method']} matching of model {a['model']}"
         if not a["converged"]:
             texts.append(f"{which} stopped before it had converged.")
+        if tables := a["notes"].get("tables"):
+            kept = ", ".join(f"{group} ({name})" for group, name in tables.items())
+            texts.append(f"{which}: kept in place, for all models share a table of these units: {kept}.")
         if ties := a["notes"].get("ambiguous"):
             texts.append(f"{which}: units with a twin, of which either could have been chosen: {ties}.")
     return [t[0].upper() + t[1:] for t in texts]

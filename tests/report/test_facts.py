@@ -48,6 +48,7 @@ def test_nothing_is_warned_of_where_all_went_well() -> None:
         (changed(symmetry={**QUIET["symmetry"], "pinned": ["sort (at node)"]}), "without a rule"),
         (changed(alignments=[{**QUIET["alignments"][0], "converged": False}]), "matching of model b stop"),
         (changed(alignments=[{**QUIET["alignments"][0], "notes": {"ambiguous": {"fc": 2}}}]), "with a twin"),
+        (changed(alignments=[{**QUIET["alignments"][0], "notes": {"tables": {"fc": "mask"}}}]), "fc (mask)"),
         (changed(repair_notes={"repair": {"dead units": {"fc.weight": 3, "up.weight": 1}}}), "alone 4 units"),
         (changed(batches={"all": 9, "left out": 4}), "4 of 9 batches have other shapes than the first"),
         (changed(onnx={"error": "no rule"}), "There is no merged.onnx: no rule"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from graphmerge.match.many.job import Job, Placed
 from graphmerge.match.many.ways import way_of, way_settings
 from graphmerge.match.matching import parameters
 from graphmerge.match.methods import METHODS
+from graphmerge.match.tables import on, shared_tables
 from graphmerge.progress import Progress, silent
 from graphmerge.symmetry import ModelGraph, Transform
 from graphmerge.trace.run import State, state_of
@@ -49,25 +51,28 @@ def match_many(
     if METHODS[pairwise].lacks(data, pair_options):
         raise UsageError(f"{pairwise} matching needs data: an iterable of batches (inputs, targets)")
     since = time.perf_counter()
-    found = [parameters(graph, m, f"model {i}") for i, m in enumerate(models)]
+    own_parameters = [parameters(graph, m, f"model {i}") for i, m in enumerate(models)]
     for model in models:
         if isinstance(model, nn.Module):
             graph.require_same(model)
     states = tuple(state_of(m) for m in models)
     if METHODS[pairwise].needs_data and data is not None:
         check_data(graph, states[0], data)
+    kept = {"tables": found} if (found := shared_tables(graph, states)) else {}
     job = Job(
-        graph, states, _one_dtype(found), own, pairwise, pair_options, data, seed, loss_of(loss), progress
+        graph.freeze(list(found)), states, _one_dtype(own_parameters), own, pairwise, pair_options, data,
+        seed, loss_of(loss), progress,
     )  # fmt: skip
     placed = way.run(job)
     back = placed.transforms[0].inverse()
     transforms = [back @ t for t in placed.transforms]
     seconds = time.perf_counter() - since
+    aligned = placed.direct or _alignments(job, placed, transforms, method, seconds)
     return ManyAlignment(
-        placed.direct or _alignments(job, placed, transforms, method, seconds),
+        tuple(replace(a, transform=on(graph, a.transform), notes={**a.notes, **kept}) for a in aligned),
         method, job.all_pairs(transforms), job.all_pairs([graph.identity()] * len(states)),
         placed.history, seconds, seed, placed.converged, {**own, "pairwise": pairwise, **pair_options},
-        placed.notes,
+        {**placed.notes, **kept},
     )  # fmt: skip
 
 
