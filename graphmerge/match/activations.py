@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -180,9 +180,12 @@ class ActivationSimilarity:
         most = sum(int(np.prod(site.rows.shape[1:])) for site in sites)
         return pairs * (most / max(float(pairs.amax()), 1e-30))
 
-    def tangled(self, _: Sequence[Site]) -> dict[str, float]:
-        """None: correlations of rows are added up as they are matched, whatever the order of columns."""
+    def room(self, _: Set[str]) -> dict[str, float]:
+        """Of no tensor: correlations of rows are added up as they are matched, whatever else moves."""
         return {}
+
+    def bends(self, _: Sequence[Site]) -> None:
+        """Nothing: see ``room``."""
 
     def move(self, delta: IntArray, names: set[str], least: float, _gain: float | None) -> bool:
         """Move further by ``delta`` if the objective rises by more than ``least`` (measured always)."""

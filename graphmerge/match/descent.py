@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ import torch
 from graphmerge.axes.units import IntArray
 from graphmerge.match.alignment import Step
 from graphmerge.match.assign import assign, gap, solve
+from graphmerge.match.exchange import highest, mutual
 from graphmerge.match.layout import Plan, Site, owners
 from graphmerge.match.task import Keep, forget
 from graphmerge.progress import Progress, silent
@@ -51,7 +52,8 @@ class Similarity(Protocol):
     def total(self, sites: Sequence[Site], /) -> torch.Tensor: ...
     def across(self, site: Site, fibres: int) -> torch.Tensor: ...
     def circuits(self, sites: Sequence[Site], fibres: int) -> torch.Tensor: ...
-    def tangled(self, sites: Sequence[Site], /) -> Mapping[str, float]: ...
+    def room(self, names: Set[str], /) -> Mapping[str, float]: ...
+    def bends(self, sites: Sequence[Site], /) -> torch.Tensor | None: ...
     def fork(self) -> Similarity: ...
     def put(self, delta: IntArray, names: set[str]) -> None: ...
     def move(self, delta: IntArray, names: set[str], least: float, gain: float | None, /) -> bool: ...
@@ -108,12 +110,21 @@ def visit(similarity: Similarity, plans: Mapping[str, Plan], group: str, proved:
 
 
 def improve(similarity: Similarity, plan: Plan) -> tuple[int, float]:
-    """One step on one group: how many units moved (0: nothing better was found), and what is left.
+    """A step on one group: how many units moved (0: nothing better was found), and what is left.
 
     That is how much another order of the group alone could raise the objective after it (inf: not known).
+    For a group on both sides of a tensor one step opens the way for another: they are taken until none does.
     """
+    moved, left = _step(similarity, plan)
+    while not plan.linear and (more := _step(similarity, plan)[0]):
+        moved += more
+    return moved, left
+
+
+def _step(similarity: Similarity, plan: Plan) -> tuple[int, float]:
     structure, left = similarity.transform.structure, math.inf
-    for best in (_two_level, _one_level) if plan.inner else (_one_level,):
+    ways: tuple[Best, ...] = (_two_level, _one_level) if plan.inner else (_one_level,)
+    for best in ways if plan.linear else (*ways, _exchanges, _exchange):
         inner, gain, left = best(similarity, plan)
         if all((places == np.arange(places.shape[1])).all() for places in inner.values()):
             continue
@@ -128,17 +139,44 @@ def improve(similarity: Similarity, plan: Plan) -> tuple[int, float]:
 def gaps(similarity: Similarity, plans: Mapping[str, Plan], proved: Proved | None = None) -> Proved:
     """For each group how much another order of it alone could raise the objective at most.
 
-    That is the ``gap`` of tensors in which the objective is linear in the order, and for the ``tangled`` ones
-    how much more alike they could be at all. What is ``proved`` already is not computed again.
+    That is the ``gap`` of tensors in which the objective is linear in the order, and of tangled ones how
+    much more alike they could be at all. What is ``proved`` already is not computed again.
     """
     known = proved or {}
     return {g: known[g] if g in known else _gap(similarity, p) for g, p in plans.items()}
 
 
 def _gap(similarity: Similarity, plan: Plan) -> float:
-    tangled = similarity.tangled(plan.sites)
-    rest = [s for s in plan.sites if s.name not in tangled]
-    return sum(tangled.values()) + (float(gap(similarity.total(rest)).sum()) if rest else 0.0)
+    room = similarity.room(plan.tangled)
+    rest = [s for s in plan.sites if s.name not in room]
+    return sum(room.values()) + (float(gap(similarity.total(rest)).sum()) if rest else 0.0)
+
+
+Best = Callable[[Similarity, Plan], tuple[dict[int, IntArray], float | None, float]]
+"""Orders of a group and of those inside it, their gain where that is exact, what is left (inf: not known)."""
+
+
+def _exchanges(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], None, float]:
+    """Every exchange of two units that is the best one for both."""
+    return {plan.atom: _exchanged(similarity, plan, mutual)}, None, math.inf
+
+
+def _exchange(similarity: Similarity, plan: Plan) -> tuple[dict[int, IntArray], None, float]:
+    """The exchange of two units that gains most."""
+    return {plan.atom: _exchanged(similarity, plan, highest)}, None, math.inf
+
+
+def _exchanged(
+    similarity: Similarity, plan: Plan, chosen: Callable[[torch.Tensor], torch.Tensor]
+) -> IntArray:
+    """Places after some exchanges, chosen by what each of them alone would gain."""
+    total = similarity.total(plan.sites)
+    bends, own = similarity.bends(plan.sites), total.diagonal(dim1=-2, dim2=-1)
+    if bends is None:
+        return np.tile(np.arange(total.shape[-1]), (len(total), 1))
+    gains = total + total.mT - own[..., None] - own[..., None, :] + bends
+    places: IntArray = chosen(gains).cpu().numpy()
+    return places
 
 
 def _places(columns: torch.Tensor) -> IntArray:

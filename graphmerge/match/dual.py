@@ -8,7 +8,7 @@ between -1 and 1 and the descent still has one objective.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -74,10 +74,15 @@ class DualSimilarity:
         found += [self._factors[1] * self._activations.circuits(theirs, fibres)] if theirs else []
         return torch.stack(found).sum(0)
 
-    def tangled(self, sites: Sequence[Site]) -> dict[str, float]:
-        """Tensors of weights in which the objective is not linear in the order, with what they could gain."""
-        found = self._weights.tangled([s for s in sites if not s.name.startswith(_MARK)])
+    def room(self, names: Set[str]) -> dict[str, float]:
+        """How much more alike tensors of weights could be at most."""
+        found = self._weights.room({n for n in names if not n.startswith(_MARK)})
         return {n: self._factors[0] * x for n, x in found.items()}
+
+    def bends(self, sites: Sequence[Site]) -> torch.Tensor | None:
+        """What exchanges gain beyond their linear part: that of the weights."""
+        found = self._weights.bends([s for s in sites if not s.name.startswith(_MARK)])
+        return None if found is None else self._factors[0] * found
 
     def fork(self) -> DualSimilarity:
         """A copy that moves on its own."""
@@ -111,8 +116,9 @@ def _together(weights: Plan, activations: Plan) -> Plan:
 
     inner = {k: join(sites, activations.inner.get(k, ())) for k, sites in weights.inner.items()}
     return Plan(
-        weights.atom, join(weights.sites, activations.sites), join(weights.own, activations.own), inner
-    )
+        weights.atom, join(weights.sites, activations.sites), join(weights.own, activations.own), inner,
+        weights.pairs,
+    )  # fmt: skip
 
 
 def match_dual(task: Task) -> Found:

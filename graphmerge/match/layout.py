@@ -9,6 +9,7 @@ all units, so that two units can be compared row by row.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,23 +111,31 @@ class Plan:
     """All that coordinate steps on one atom need, worked out once.
 
     ``own`` are sites whose rows no child reorders, ``inner[child]`` the sites that this child alone
-    reorders (all of its sites, if there is none such), as rows [unit, child unit, role].
+    reorders (all of its sites, if there is none such), as rows [unit, child unit, role]. ``pairs`` are
+    the tensors with a dimension of pairs of the atom's own units.
     """
 
     atom: int
     sites: tuple[Site, ...]
     own: tuple[Site, ...]
     inner: Mapping[int, tuple[Site, ...]]
+    pairs: frozenset[str] = frozenset()
 
     @cached_property
     def names(self) -> frozenset[str]:
         """The tensors that the atom moves."""
         return frozenset(s.name for s in self.sites)
 
+    @cached_property
+    def tangled(self) -> frozenset[str]:
+        """Tensors that the atom moves in two ways at once, where a unit meets others that move with it."""
+        times = Counter(s.name for s in self.sites)
+        return self.pairs | {n for n, count in times.items() if count > 1}
+
     @property
     def linear(self) -> bool:
-        """No tensor is moved along two of its dimensions: the assignment's gain is that of the objective."""
-        return len(self.names) == len(self.sites)
+        """No tensor is tangled: the assignment's gain is that of the objective."""
+        return not self.tangled
 
 
 def plan(structure: Structure, k: int, labels: Mapping[str, Sequence[IntArray | None]]) -> Plan:
@@ -146,7 +155,14 @@ def plan(structure: Structure, k: int, labels: Mapping[str, Sequence[IntArray | 
             continue  # nothing of it is seen: its units stay as they are
         alone = [s for s in theirs if _only(s, j, below, owner)]
         inner[j] = tuple(_by_parent(structure, k, j, s, owners(structure, k)) for s in alone or theirs)
-    return Plan(k, tuple(mine), tuple(s for s in mine if not among(s)), inner)
+    pairs = frozenset(s.name for s in mine if _of_pairs(structure, k, s))
+    return Plan(k, tuple(mine), tuple(s for s in mine if not among(s)), inner, pairs)
+
+
+def _of_pairs(structure: Structure, k: int, site: Site) -> bool:
+    """The rows stand for pairs of units of ``k``: each moves with two of them."""
+    sorts = {int(x) for x in structure.sort_of[site.classes[site.rows.ravel()]]} - {k}
+    return any(sum(k in structure.ancestors(p) for p in structure.sorts[j].parents) > 1 for j in sorts)
 
 
 def _only(site: Site, j: int, below: Sequence[int], owner: Mapping[int, IntArray]) -> bool:

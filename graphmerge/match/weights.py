@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import combinations
 
 import numpy as np
 import torch
 
 from graphmerge.axes.units import IntArray
 from graphmerge.match.circuits import circuits
+from graphmerge.match.exchange import bend
 from graphmerge.match.layout import Site
 from graphmerge.match.twins import twins
 from graphmerge.symmetry import Transform
@@ -176,17 +178,20 @@ class WeightSimilarity:
         pair = (rows(site, x).flatten(2) for x in self.pair(site.name))
         return [x.reshape(fibres, -1, *x.shape[1:]) for x in pair]
 
-    def tangled(self, sites: Sequence[Site]) -> dict[str, float]:
-        """Tensors that a group moves along two dimensions, and how much more alike each could be at most.
-
-        The objective is not linear in the order of such a group; by Cauchy and Schwarz the inner product of a
-        tensor never exceeds the product of the norms.
-        """
-        names = Counter(site.name for site in sites)
-        pairs = {n: (self._a[n], self._b[n]) for n, times in names.items() if times > 1}
+    def room(self, names: Set[str]) -> dict[str, float]:
+        """How much more alike tensors could be at most: by Cauchy and Schwarz, the product of their norms."""
+        pairs = {n: (self._a[n], self._b[n]) for n in names}
         return {
             n: max(0.0, math.sqrt(inner(a, a) * inner(b, b)) - self._value(n)) for n, (a, b) in pairs.items()
         }
+
+    def bends(self, sites: Sequence[Site]) -> torch.Tensor | None:
+        """What exchanges gain beyond their linear part [fibre, i, j] (see ``exchange``); None: nothing."""
+        both = [
+            (s, t) for s, t in combinations(sites, 2) if s.name == t.name and not set(s.axes) & set(t.axes)
+        ]
+        found = [bend(s, t, *self.pair(s.name)) for s, t in both]
+        return reduce(torch.add, found) if found else None
 
     def twins(self, sites: Sequence[Site]) -> int:
         """How many units could change places with another at no loss: dead or duplicates in one model."""
