@@ -128,9 +128,9 @@ class Call:
 
 RuleFunction = Callable[[Call], list[Value]]
 
-Use = Literal["number", "carry", "read"]
+Use = Literal["number", "carry", "reorder", "read"]
 """What a rule does with integers that stand for positions: takes them for numbers (so that those positions
-must stay), hands them on unchanged, or follows what they mean."""
+must stay), hands them on as they stand or in another order, or follows what they mean."""
 
 
 def fresh_labels(u: Universe, shape: tuple[int, ...]) -> list[Labels]:
@@ -199,16 +199,19 @@ class Registry:
         if found is None:
             return None
         rule, integers = found
-        carried = _common(call.tensors()) if integers == "carry" else None
+        moves = integers in ("carry", "reorder")
+        in_order = integers == "carry" and _keeps_order(call)
+        carried = _common(call.tensors(), in_order) if moves else None
         if integers != "read" and carried is None:
             for value in call.tensors():
                 call.settle(value)
-        results = _without_extent(call)
+        follows = integers == "read" and any(v.positions for v in call.tensors())
+        results = None if follows else _without_extent(call)
         if results is None:
             results = call.relate(rule, *call.tensors()) if isinstance(rule, str) else rule(call)
-        if integers == "carry":
-            _hand_on(call.tensors(), results, carried)
-        if _is_coarse(call, pointwise or integers == "carry"):
+        if moves:
+            _hand_on(call.tensors(), results, carried, in_order)
+        if _is_coarse(call, pointwise or moves):
             for value in results:
                 value.coarse = True
         return results
@@ -250,24 +253,39 @@ def _without_extent(call: Call) -> list[Value] | None:
     return None
 
 
-def _common(tensors: Sequence[Value]) -> Positions | None:
-    """What the integers of all tensors stand for, where that is the same for all."""
+def _keeps_order(call: Call) -> bool:
+    """Whether an operator that moves elements about hands on a whole row of them, each of them as it is."""
+    tensors = call.tensors()
+    if len(tensors) != 1 or len(call.outputs) != 1 or call.args.get("dtype") is not None:
+        return False
+    ((_, shape),) = call.outputs
+    return prod(shape) == prod(tensors[0].shape) and sum(n > 1 for n in shape) <= 1
+
+
+def _common(tensors: Sequence[Value], in_order: bool) -> Positions | None:
+    """What the integers of all tensors stand for, where that is the same for all.
+
+    Each number names a position wherever it stands; counts, and what is made of them, do in order only.
+    """
     held = [v.positions for v in tensors]
     first = held[0] if held else None
     if first is None or (not isinstance(first.labels, Whole) and first.labels.ndim > 1):
         return None
+    if first.role not in ("position", "place") and not in_order:
+        return None
     return first if all(first.names_the_same(p) for p in held) else None
 
 
-def _hand_on(tensors: Sequence[Value], results: Sequence[Value], carried: Positions | None) -> None:
+def _hand_on(
+    tensors: Sequence[Value], results: Sequence[Value], carried: Positions | None, in_order: bool
+) -> None:
     """Give the results of an operator that moves elements about what its tensors hold."""
     for value in results:
         whole = len(tensors) == 1 and prod(value.shape) == prod(tensors[0].shape)
         if carried:
             value.positions = carried if whole else replace(carried, source=value.name)
-        spread = [k for k, n in enumerate(value.shape) if n > 1]
-        if whole and tensors[0].counted is not None and len(spread) == 1:
-            value.counted = spread[0]
+        if in_order and tensors[0].counted is not None:
+            value.counted = next((k for k, n in enumerate(value.shape) if n > 1), None)
 
 
 def _pointwise(call: Call) -> list[Value]:

@@ -6,7 +6,6 @@ from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.units import Value
 
 _SAME = (
-    "_to_copy",
     "alias",
     "alias_copy",
     "clone",
@@ -14,7 +13,6 @@ _SAME = (
     "detach",
     "detach_copy",
     "lift_fresh_copy",
-    "to",
 )
 _OTHER = ("_conj", "_neg_view", "dropout", "feature_dropout", "hardswish", "imag", "log_sigmoid", "real")
 

@@ -7,11 +7,12 @@ marks, counts or sorts by it ties that dimension to its own.
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.rules.reduce import along, reduction
@@ -123,15 +124,40 @@ def _a_bin_each(call: Call, size: int) -> bool:
     return bool((np.minimum(bins, size - 1) == np.arange(size)).all())
 
 
-_COMPARE = {name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")}
+@RULES.rule("aten._to_copy", "aten.to", integers="read")
+def cast(call: Call) -> list[Value]:
+    """_to_copy(self, dtype): the same numbers if the type holds them; truth values say which are not 0"""
+    x, dtype = call["self"], call.args.get("dtype")
+    if dtype is torch.bool:
+        return _against(call, x, torch.ne, 0)
+    results = call.relate("... -> ...", x)
+    if _holds(dtype, x):
+        results[0].positions, results[0].counted, results[0].known = x.positions, x.counted, x.known
+    else:
+        call.settle(x)
+    return results
 
 
-@RULES.rule(*(f"aten.{name}" for name in _COMPARE), integers="read")
+def _holds(dtype: torch.dtype | None, x: Value) -> bool:
+    """Whether a type tells the integers of ``x`` apart, as far as it is known which they are."""
+    if dtype is None or (x.positions and x.positions.role not in ("position", "place")):
+        return dtype is None or dtype.itemsize >= 4
+    numbers = torch.arange(0)
+    if x.known is not None:
+        numbers = torch.from_numpy(x.known)
+    elif x.counted is not None:
+        numbers = torch.arange(x.shape[x.counted])
+    elif x.positions and not isinstance(x.positions.labels, Whole):
+        numbers = torch.arange(x.positions.labels.shape[x.positions.axis])
+    return torch.equal(numbers.to(dtype).long(), numbers)
+
+
+@RULES.rule(*(f"aten.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge")), integers="read")
 def compare(call: Call) -> list[Value]:
     """eq(self, other): against 0, 1, 2, ... it is one-hot; against one number it tells positions apart"""
     tensors = call.tensors()
     if len(tensors) == 1:
-        return _against(call, tensors[0], call["other"])
+        return _against(call, tensors[0], getattr(torch, call.op.partition(".")[2]), call["other"])
     alike = _told_apart(call, tensors) if call.op in ("aten.eq", "aten.ne") else None
     for value in tensors if alike is None else ():
         call.settle(value)
@@ -167,16 +193,20 @@ def _naming(value: Value, units: IntArray) -> Value | None:
     return Value(value.name, value.shape, labels)
 
 
-def _against(call: Call, x: Value, number: float) -> list[Value]:
-    """A comparison with one number parts the positions in two, or says the same of all."""
+def _against(call: Call, x: Value, compared: Callable[..., Any], number: float) -> list[Value]:
+    """A comparison with one number parts the positions in two, or says the same of all.
+
+    It is run on the numbers of all positions, in the type of ``x``: that decides how they are rounded.
+    """
     units = _units(x)
-    if units is None:
-        call.settle(x)
-        return call.relate("... -> ...", x)
-    part = _COMPARE[call.op.partition(".")[2]](np.arange(len(units)), number)
-    if part.all() or not part.any():
-        return [Value(name, shape, [ANY] * len(shape)) for name, shape in call.outputs]
-    call.u.mark(units[part])
+    if units is not None:
+        part = compared(torch.arange(len(units), dtype=x.dtype), number).numpy()
+        if part.all() or not part.any():
+            return [Value(name, shape, [ANY] * len(shape)) for name, shape in call.outputs]
+        if not np.intersect1d(units[part], units[~part]).size:
+            call.u.mark(units[part])
+            return call.relate("... -> ...", x)
+    call.settle(x)
     return call.relate("... -> ...", x)
 
 

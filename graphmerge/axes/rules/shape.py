@@ -172,7 +172,7 @@ def stack(call: Call) -> list[Value]:
     )
 
 
-@RULES.rule("aten.roll", "aten.flip", integers="carry")
+@RULES.rule("aten.roll", "aten.flip", integers="reorder")
 def reorder(call: Call) -> list[Value]:
     """roll(self, SymInt[] shifts, int[] dims), flip(self, int[] dims): a reordering known when tracing"""
     x: Value = call["self"]
