@@ -181,6 +181,7 @@ def _flex_attention(reader: Subgraphs, node: fx.Node, args: Sequence[Any]) -> An
     q, k, v, score, mask = args[:5]
     call = _call(reader, node, {"buffers": _values([mask, *args[7:]])})
     for value in call.tensors():
+        call.settle(value)
         for axis in range(value.rank):
             call.fix(value, axis, "positions in time")
     told = any(_reads_heads(body) for body in (score, mask[-1]) if isinstance(body, fx.GraphModule))

@@ -98,6 +98,9 @@ class Reader:
         return [next(values) if isinstance(v, torch.Tensor) else None for v in node.meta["val"]]
 
     def _apply(self, node: fx.Node, call: Call, pointwise: bool) -> list[Value]:
+        numbers = torch.SymInt | torch.SymFloat | torch.SymBool  # what ``item`` reads: known to no rule
+        if not pointwise and any(isinstance(n.meta.get("val"), numbers) for n in node.all_input_nodes):
+            return call.fix_all("positions are told by a number that is read from a tensor")
         result = self.registry.apply(call, pointwise)
         if result is not None:
             return result

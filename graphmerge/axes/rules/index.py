@@ -132,8 +132,10 @@ def index_put(call: Call) -> list[Value]:
     names = into.split()[len(into.split()) - given.rank :] if given.rank else []
     named, fixed = _named_places(call, x, indices)
     order = (first.labels or [FIXED])[0] if len(indices) == 1 and first.rank == 1 else FIXED
-    inverse = given.counted is not None and given.rank == 1 and not isinstance(order, Whole)
-    if inverse:  # 0, 1, 2, ... written in another order
+    once = first.positions is not None and first.positions.role == "order" and x.shape == given.shape
+    alone = call.op != "aten.index_add" and not call.args.get("accumulate")
+    inverse = given.counted is not None and once and alone and not isinstance(order, Whole)
+    if inverse:  # 0, 1, 2, ... written in another order, each to a place of its own
         given = Value(given.name, given.shape, [order])
     else:
         call.settle(given)

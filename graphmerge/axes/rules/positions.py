@@ -67,11 +67,14 @@ def _units(x: Value) -> IntArray | None:
 
 
 def _sorted(call: Call, x: Value) -> list[Value]:
-    """Tokens sorted by the expert that they go to: any order of them, while nobody looks at it."""
+    """Tokens sorted by the expert that they go to: any order of them, while nobody looks at it.
+
+    Where the numbers descend, the tokens do not stand as counts of them say.
+    """
     assert x.positions is not None
     order = call.u.new(x.shape)
     call.u.allow(x.positions.labels, order)
-    call.u.sorted_by[int(order[0])] = x.positions.source
+    call.u.sorted_by[int(order[0])] = "" if call.args.get("descending") else x.positions.source
     results = [Value(name, shape, [order]) for name, shape in call.outputs]
     results[-1].positions = replace(x.positions, labels=FIXED, role="order")
     if len(results) == 2:
@@ -89,10 +92,11 @@ def mode(call: Call) -> list[Value]:
 def cumsum(call: Call) -> list[Value]:
     """cumsum(self, int dim): each position depends on those before it; of counts, where each one ends"""
     x: Value = call["self"]
-    if x.rank == 1 and x.positions and x.positions.role == "count":
+    held = x.positions
+    if x.rank == 1 and held and held.role == "count" and _holds(call.args.get("dtype"), x):
         ((name, shape),) = call.outputs
         ends = fixed_value(name, shape)
-        ends.positions = replace(x.positions, role="offset")
+        ends.positions = replace(held, role="offset")
         return [ends]
     call.settle(x)
     return along(call, "accumulated along it")
@@ -149,7 +153,7 @@ def _holds(dtype: torch.dtype | None, x: Value) -> bool:
         numbers = torch.arange(x.shape[x.counted])
     elif x.positions and not isinstance(x.positions.labels, Whole):
         numbers = torch.arange(x.positions.labels.shape[x.positions.axis])
-    return torch.equal(numbers.to(dtype).long(), numbers)
+    return torch.equal(numbers.to(dtype.to_real()).long(), numbers)
 
 
 @RULES.rule(*(f"aten.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge")), integers="read")
@@ -200,7 +204,7 @@ def _against(call: Call, x: Value, compared: Callable[..., Any], number: float) 
     """
     units = _units(x)
     if units is not None:
-        part = compared(torch.arange(len(units), dtype=x.dtype), number).numpy()
+        part = compared(torch.arange(len(units)).to(x.dtype or torch.int64), number).numpy()
         if part.all() or not part.any():
             return [Value(name, shape, [ANY] * len(shape)) for name, shape in call.outputs]
         if not np.intersect1d(units[part], units[~part]).size:
