@@ -151,6 +151,11 @@ def constant_value(name: str, t: torch.Tensor) -> Value:
     return value
 
 
+def holds(dtype: torch.dtype | None, numbers: torch.Tensor) -> bool:
+    """Whether a type (None: their own) holds these integers as they are."""
+    return dtype is None or torch.equal(numbers.to(dtype.to_real()).long(), numbers)
+
+
 Tag = tuple[str, int, int]
 """Which statement it is: the node that stated it, of which of its operands or pieces (-1: of none of them
 in particular), and the how manieth of these."""

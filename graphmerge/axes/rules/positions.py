@@ -16,7 +16,7 @@ import torch
 
 from graphmerge.axes.registry import RULES, Call
 from graphmerge.axes.rules.reduce import along, reduction
-from graphmerge.axes.units import ANY, FIXED, IntArray, Positions, Value, Whole, fixed_value
+from graphmerge.axes.units import ANY, FIXED, IntArray, Positions, Value, Whole, fixed_value, holds
 
 _LETTERS = "abcdefgh"
 
@@ -93,7 +93,7 @@ def cumsum(call: Call) -> list[Value]:
     """cumsum(self, int dim): each position depends on those before it; of counts, where each one ends"""
     x: Value = call["self"]
     held = x.positions
-    if x.rank == 1 and held and held.role == "count" and _holds(call.args.get("dtype"), x):
+    if x.rank == 1 and held and held.role == "count" and _told(call.args.get("dtype"), x):
         ((name, shape),) = call.outputs
         ends = fixed_value(name, shape)
         ends.positions = replace(held, role="offset")
@@ -131,29 +131,29 @@ def _a_bin_each(call: Call, size: int) -> bool:
 @RULES.rule("aten._to_copy", "aten.to", integers="read")
 def cast(call: Call) -> list[Value]:
     """_to_copy(self, dtype): the same numbers if the type holds them; truth values say which are not 0"""
-    x, dtype = call["self"], call.args.get("dtype")
+    (x,), dtype = call.tensors(), call.args.get("dtype")
     if dtype is torch.bool:
         return _against(call, x, torch.ne, 0)
     results = call.relate("... -> ...", x)
-    if _holds(dtype, x):
+    if _told(dtype, x):
         results[0].positions, results[0].counted, results[0].known = x.positions, x.counted, x.known
     else:
         call.settle(x)
     return results
 
 
-def _holds(dtype: torch.dtype | None, x: Value) -> bool:
-    """Whether a type tells the integers of ``x`` apart, as far as it is known which they are."""
-    if dtype is None or (x.positions and x.positions.role not in ("position", "place")):
-        return dtype is None or dtype.itemsize >= 4
-    numbers = torch.arange(0)
+def _told(dtype: torch.dtype | None, x: Value) -> bool:
+    """Whether a type holds the integers of ``x``, as far as it is known which they are."""
     if x.known is not None:
-        numbers = torch.from_numpy(x.known)
-    elif x.counted is not None:
-        numbers = torch.arange(x.shape[x.counted])
-    elif x.positions and not isinstance(x.positions.labels, Whole):
-        numbers = torch.arange(x.positions.labels.shape[x.positions.axis])
-    return torch.equal(numbers.to(dtype.to_real()).long(), numbers)
+        return holds(dtype, torch.from_numpy(x.known))
+    if x.counted is not None:
+        return holds(dtype, torch.arange(x.shape[x.counted]))
+    held = x.positions
+    if held and held.role not in ("position", "place"):  # as many as there are tokens
+        return dtype is None or dtype.itemsize >= 4
+    if held and not isinstance(held.labels, Whole):
+        return holds(dtype, torch.arange(held.labels.shape[held.axis]))
+    return True
 
 
 @RULES.rule(*(f"aten.{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge")), integers="read")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from graphmerge.axes.registry import RULES, Call
-from graphmerge.axes.units import ANY, Value
+from graphmerge.axes.units import ANY, Value, holds
 
 _LETTERS = "abcdefgh"
 
@@ -81,7 +83,8 @@ def numbered(call: Call) -> list[Value]:
             call.fix(value, axis, "positions are numbered")
     results = call.fixed("positions are numbered")
     if call.op == "aten.arange" and not call.args.get("start") and call.args.get("step") in (None, 1):
-        results[0].counted = 0
+        exact = holds(call.args.get("dtype"), torch.arange(results[0].shape[0]))
+        results[0].counted = 0 if exact else None
     return results
 
 
