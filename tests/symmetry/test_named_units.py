@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from parts import Small, linear
 from torch import Tensor, nn
 
@@ -49,7 +48,6 @@ def moving(use: Use, rows: int | None, units: int = UNITS) -> int:
 
 USED: dict[str, tuple[Use, int]] = {
     "told from the others": (lambda i, _: i == 3, UNITS - 1),
-    "not that one": (lambda i, _: i != 3, UNITS - 1),
     "all before": (lambda i, _: i < 3, UNITS),
     "in range": (lambda i, _: (i >= 0) & (i < UNITS), UNITS),
     "compared with what rounds to it": (lambda i, _: i.float() == 3 + 1e-9, UNITS - 1),
@@ -57,12 +55,9 @@ USED: dict[str, tuple[Use, int]] = {
     "as a truth value that is counted": (lambda i, _: i.to(torch.bool).long() == 1, UNITS - 1),
     "of a narrow type": (lambda i, _: i.to(torch.int8) == 3, UNITS - 1),
     "picks a row": (lambda i, m: m.row(i), UNITS),
-    "picks an entry": (lambda i, m: m.vector[i.view(-1)], UNITS),
     "picks by a float and back": (lambda i, m: m.vector.index_select(0, i.float().long().view(-1)), UNITS),
-    "one-hot": (lambda i, m: F.one_hot(i, UNITS) * m.vector @ m.vector, UNITS),
     "compared with all": (lambda i, m: (i[..., None] == torch.arange(UNITS)) * m.vector @ m.vector, UNITS),
     "the next": (lambda i, _: i + 1 == 3, 0),
-    "odd": (lambda i, _: i % 2, 0),
     "a number": (lambda i, m: i.double() * m.vector[0], 0),
     "the next picks a row": (lambda i, m: m.row((i + 1) % UNITS), 0),
     "the largest": (lambda i, _: i.amax(-1, keepdim=True) == 3, 0),
