@@ -155,7 +155,7 @@ class ModelGraph:
         if not dims:
             near = [n for n in self.names if parameter in n][:5] or list(self.names)[:5]
             known = f"it knows e.g. {', '.join(near)}{meant(parameter, self.names)}"
-            raise UsageError(f"the graph has no dimensions of {parameter!r}; {known}")
+            raise UsageError(f"the graph has no dimension {dim} of {parameter!r}; {known}")
         if str(dim) not in dims:
             raise UsageError(f"{parameter!r} has no dimension {dim}; it has {', '.join(dims)}")
         return (name, dim)
