@@ -245,23 +245,28 @@ def take(u: Universe, grid: Grid, axis: int, index: IntArray) -> Grid:
     return Grid((*grid.shape[:axis], len(index), *grid.shape[axis + 1 :]), tuple(labels))
 
 
-def concat(u: Universe, grids: Sequence[Grid], axis: int) -> Grid:
-    """Lay grids one after the other along ``axis``; each keeps an order of its own."""
+def concat(u: Universe, grids: Sequence[Grid], axis: int, blocks: bool = False) -> Grid:
+    """Lay grids one after the other along ``axis``; each keeps an order of its own.
+
+    ``blocks`` says that grids may change places as wholes, even if nothing moves within them.
+    """
     sizes = [g.shape[axis] for g in grids]
     shape = (*grids[0].shape[:axis], sum(sizes), *grids[0].shape[axis + 1 :])
     labels: list[Labels] = []
     for k in range(len(shape)):
         parts = [g.labels[k] for g in grids]
         labels.append(
-            _concat_own(u, parts, sizes, axis, len(shape)) if k == axis else _stack(u, parts, sizes, axis, k)
+            _stack(u, parts, sizes, axis, k)
+            if k != axis
+            else FIXED
+            if not blocks and all(x is FIXED for x in parts)
+            else _concat_own(u, parts, sizes, axis, len(shape))
         )
     return _one_way(u, Grid(shape, tuple(labels)), axis)
 
 
 def _concat_own(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int, rank: int) -> Labels:
     """The concatenated dimension itself: parts never mix, not even copies of one another."""
-    if all(x is FIXED for x in parts):
-        return FIXED
     shape = _common_shape([x for x in parts if not isinstance(x, Whole)], axis, rank)
     arrays = []
     for u.part, (x, n) in enumerate(zip(parts, sizes, strict=True)):

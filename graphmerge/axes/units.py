@@ -163,7 +163,10 @@ in particular), and the how manieth of these."""
 
 @dataclass
 class Universe:
-    """All units of one graph, with every statement made of them; ``cuts`` [mark] is where it was made."""
+    """All units of one graph, with every statement made of them; ``cuts`` [mark] is where it was made.
+
+    ``origins`` are the first units made at once, with the node and the part of it that made them.
+    """
 
     count: int = 0
     ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
@@ -178,6 +181,7 @@ class Universe:
     part: int = -1
     tie_tags: list[Tag] = field(default_factory=list)
     mark_tags: list[Tag] = field(default_factory=list)
+    origins: list[tuple[int, str, int]] = field(default_factory=list)
     _made: dict[tuple[object, ...], tuple[IntArray, slice]] = field(default_factory=dict, repr=False)
     _stated: Counter[tuple[str, int]] = field(default_factory=Counter, repr=False)
 
@@ -185,6 +189,7 @@ class Universe:
         """Units never seen before, one per element of ``shape``."""
         size = int(np.prod(shape, dtype=np.int64))
         units = np.arange(self.count, self.count + size, dtype=np.int64).reshape(shape)
+        self.origins.append((self.count, self.where.node, self.part))
         self.count += size
         return units
 

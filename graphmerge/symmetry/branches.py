@@ -7,8 +7,9 @@ parts, and which position of a dimension is picked, do not count. The connected 
 colour with something else are the branches.
 
 What corresponds in them is then stated alike (``Stacks.alike``), every unit that belongs to one branch
-alone follows the unit that stands for that branch, and so does the position that each branch picks (the
-gate of its expert). The parameters that correspond are stacked to one tensor [branch, ...].
+alone follows the unit that stands for that branch, and so do the positions that each branch picks (the
+gate of its expert) or fills in a concatenation, where what reads their order holds the branches in place.
+The parameters that correspond are stacked to one tensor [branch, ...].
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Branches:
 
     ``nodes`` [node][branch] are the names of what corresponds, ``tensors`` the same for the state dict;
     ``picks`` [pick][branch] are the node and the piece of it where different positions of one dimension
-    are picked; ``parts`` names the branch behind each operand, or piece, of a node that joins the
-    branches or cuts up what they start from.
+    are picked, or filled by laying the branches side by side; ``parts`` names the branch behind each
+    operand, or piece, of a node that joins the branches or cuts up what they start from.
     """
 
     nodes: tuple[tuple[str, ...], ...]
@@ -113,7 +114,7 @@ def _uses(node: fx.Node, operands: Mapping[fx.Node, tuple[fx.Node, ...]]) -> lis
     found: list[tuple[object, fx.Node]] = []
     for k, arg in enumerate((*node.args, *node.kwargs.values())):
         for i, a in enumerate(arg if isinstance(arg, list | tuple) else [arg]):
-            if isinstance(a, fx.Node):
+            if isinstance(a, fx.Node) and not (name in JOIN and shape_of(a) == [(0,)]):
                 free = (name in JOIN and k == 0) or (name in COMMUTE and k < 2 and not node.kwargs)
                 found.append(("any" if free else (k, i), a))
     return found
@@ -208,17 +209,21 @@ def _set(
     )
     number = {n: i for i, b in enumerate(branches) for n in b.values()}
     parts: dict[str, dict[int, int]] = defaultdict(dict)
+    laid: dict[fx.Node, list[tuple[str, int]]] = defaultdict(list)
     for n, i in number.items():
         for root in {_root(user, operands) for user in n.users if user not in number}:
-            used = [a for _, a in _uses(root, operands)]
-            parts[root.name] |= {k: i for k, a in enumerate(used) if a is n}
+            places = [k for k, (_, a) in enumerate(_uses(root, operands)) if a is n]
+            parts[root.name] |= dict.fromkeys(places, i)
+            if root.op == "call_function" and op_name(root.target) in JOIN:
+                laid[n] += [(root.name, k) for k in places]
         if n.target is operator.getitem and _picked(n):
             source, piece = n.args
             parts[source.name][piece] = i  # type: ignore[union-attr,index]
     nodes = tuple(tuple(n.name for n in row) for row in rows)
     tensors = tuple(tuple(program.tensors[n].name for n in row) for row in nodes if row[0] in program.tensors)
-    picks = tuple(tuple(map(_place, row)) for row in rows if row[0].op == "call_function" and _differ(row))
-    return Branches(nodes, tensors, picks, parts)
+    picked = [tuple(map(_place, row)) for row in rows if row[0].op == "call_function" and _differ(row)]
+    joined = [x for row in rows for x in zip(*(sorted(laid[n]) for n in row), strict=True)]
+    return Branches(nodes, tensors, (*picked, *joined), parts)
 
 
 def _place(node: fx.Node) -> tuple[str, int]:

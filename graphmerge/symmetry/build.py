@@ -11,6 +11,7 @@ from graphmerge.axes.units import IntArray, Universe, Value, Whole
 from graphmerge.symmetry.branches import Branches
 from graphmerge.symmetry.solve import solve, stated_classes
 from graphmerge.symmetry.stacks import Stacks, stack
+from graphmerge.symmetry.statements import NOBODY
 from graphmerge.symmetry.structure import (
     IrregularError,
     Structure,
@@ -23,7 +24,7 @@ from graphmerge.symmetry.structure import (
 def build(u: Universe, parameters: Mapping[str, Value], branches: Sequence[Branches] = ()) -> Structure:
     """Solve the facts of ``u`` for the symmetries of ``parameters``, those of parallel branches stacked."""
     if not branches:
-        return _build(u, Stacks(parameters, {}, (), (), lambda tag: tag))
+        return _build(u, Stacks(parameters, {}, (), (), lambda tag: tag, NOBODY))
     stacks = stack(u, parameters, branches, stated_classes(u))
     structure = _build(u, stacks)
     moving = [bool((structure.sort_of[structure.classes[heads]] >= 0).any()) for heads in stacks.heads]
@@ -39,7 +40,7 @@ def _own_marks(parameters: Mapping[str, Value]) -> list[IntArray]:
 
 def _build(u: Universe, stacks: Stacks) -> Structure:
     parameters = stacks.values
-    solution = solve(u, _own_marks(parameters), stacks.alike)
+    solution = solve(u, _own_marks(parameters), stacks.alike, stacks.owners)
     labels = {n: classes_along(solution.classes, v, n in stacks.members) for n, v in parameters.items()}
     shapes = {n: v.shape for n, v in parameters.items()}
     sorts, branches = solution.sorts, tuple(zip(stacks.sets, stacks.heads, strict=True))

@@ -19,7 +19,7 @@ structure's automorphisms. They are found in four steps, none of which looks at 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from scipy.sparse.csgraph import connected_components
 from graphmerge.axes.units import FIXED, IntArray, Universe
 from graphmerge.symmetry.colours import hashed, refine
 from graphmerge.symmetry.statements import (
+    NOBODY,
     Alike,
     Kinds,
     Pairs,
@@ -71,13 +72,17 @@ class Solution:
     sort_of: IntArray
 
 
-def solve(u: Universe, marks: Sequence[IntArray] = (), alike: Alike = lambda tag: tag) -> Solution:
+def solve(
+    u: Universe, marks: Sequence[IntArray] = (), alike: Alike = lambda tag: tag, owners: IntArray = NOBODY
+) -> Solution:
     """Find all sorts of interchangeable units; ``marks`` single out units beside those of ``u``.
+
+    ``owners`` tells for the first units which parallel branch made them (-1: none did, nor any other).
 
     Where a condition of ``u`` is not met its units are fixed, and all is solved again.
     """
     while True:
-        solution = _solve(u, marks, alike)
+        solution = _solve(u, marks, alike, owners)
         broken = [k for k, (_, free) in enumerate(u.conditions) if not _any_order(solution, free)]
         if not broken:
             return solution
@@ -96,21 +101,24 @@ def _any_order(solution: Solution, units: IntArray) -> bool:
     return sort.order == 1 and len(sort.units) == len(units)
 
 
-def _solve(u: Universe, marks: Sequence[IntArray], alike: Alike) -> Solution:
+def _solve(u: Universe, marks: Sequence[IntArray], alike: Alike, owners: IntArray) -> Solution:
     kinds = Kinds(alike)
     stated, maps = statements(u, kinds)
     unions = stated
     singled = [(ids, kinds("mark", tag)) for ids, tag in zip(u.marks, u.mark_tags, strict=True)]
     singled += [(ids, kinds("own mark", ("", k, 0))) for k, ids in enumerate(marks)]
     roles = _roles(u.count, stated, maps, singled)
-    plain = _roles(u.count, *_one_by_one(stated, maps, singled))
+    owner = np.concatenate([owners, np.full(u.count - len(owners), -1, dtype=np.int64)])
     while True:
         classes, count = _components(u.count, unions)
-        seats = _seats(classes, plain, roles)
-        groups, images = _even(_class_colours(classes, count, seats, stated), _edges(classes, seats, maps))
+        seats = _seats(classes, roles, owner)
+        first = _class_colours(classes, count, seats, stated)
+        colours, groups, images = _even(first, _edges(classes, seats, maps))
         same, implied = _consequences(groups, images)
         if not same and not implied:
             return Solution(classes, seats, *_forest(groups, images, count))
+        apart = roles * count + colours[classes]  # what has been told apart stays so
+        roles = np.unique(apart, return_inverse=True)[1].astype(np.int64)
         unions = [*unions, *as_statements(same, classes, kinds)]
         maps = [*maps, *as_statements(implied, classes, kinds)]
 
@@ -142,22 +150,14 @@ def _roles(count: int, unions: Sequence[Statement], maps: Sequence[Statement], m
     return refine(_first_colours(count, marks, [s for s in maps if s.fixes]), (tags, a, b))
 
 
-def _one_by_one(
-    unions: Sequence[Statement], maps: Sequence[Statement], marks: Marks
-) -> tuple[list[Statement], list[Statement], Marks]:
-    """The same statements, each of a kind of its own."""
-    own = [replace(s, kind=k) for k, s in enumerate([*unions, *maps])]
-    return own[: len(unions)], own[len(unions) :], [(ids, k) for k, (ids, _) in enumerate(marks)]
+def _seats(classes: IntArray, roles: IntArray, owner: IntArray) -> IntArray:
+    """Roles, with the rank among those of one role that a roll or flip ties into one class.
 
-
-def _seats(classes: IntArray, plain: IntArray, roles: IntArray) -> IntArray:
-    """Roles, with the rank among those of one role (``plain``) that a roll or flip ties into one class.
-
-    Classes move as wholes, the unit of each seat to that seat in another class.
+    Classes move as wholes, each unit to its seat in another; parallel branches share theirs.
     """
-    order = np.lexsort((plain, classes))
+    order = np.lexsort((owner, roles, classes))
     first = np.ones(len(order), dtype=bool)
-    first[1:] = (np.diff(classes[order]) != 0) | (np.diff(plain[order]) != 0)
+    first[1:] = np.any([np.diff(x[order]) != 0 for x in (classes, roles, owner)], axis=0)
     place = np.arange(len(order))
     rank = np.empty_like(roles)
     rank[order] = place - np.maximum.accumulate(np.where(first, place, 0))
@@ -208,8 +208,8 @@ Images = dict[int, list[IntArray]]
 """For each group its projections to other groups: the image of each member."""
 
 
-def _even(colours: IntArray, edges: Edges) -> tuple[list[IntArray], Images]:
-    """The sorts: colours refined until the units of one lie in fibres of one size; and their projections.
+def _even(colours: IntArray, edges: Edges) -> tuple[IntArray, list[IntArray], Images]:
+    """Colours refined until the units of one lie in fibres of one size; the sorts; and their projections.
 
     Two ways to cut six units into halves share two units in two cells and one in the other two.
     """
@@ -223,7 +223,7 @@ def _even(colours: IntArray, edges: Edges) -> tuple[list[IntArray], Images]:
             if (sizes != sizes[0]).any():
                 finer[groups[k]] += count * sizes[place]
         if (finer == colours).all():
-            return groups, maps
+            return colours, groups, maps
         colours = np.unique(finer, return_inverse=True)[1].astype(np.int64)
 
 

@@ -18,7 +18,7 @@ class Stacks:
     """Parameters with those of parallel branches stacked, [branch, ...].
 
     ``members`` names the tensors in each stack, ``heads`` are the units that stand for the branches of
-    each of ``sets``, ``alike`` gives the kind of a statement.
+    each of ``sets``, ``alike`` gives the kind of a statement, ``owners`` [unit] the branch that made it.
     """
 
     values: Mapping[str, Value]
@@ -26,6 +26,7 @@ class Stacks:
     heads: tuple[IntArray, ...]
     sets: tuple[Branches, ...]
     alike: Alike
+    owners: IntArray
 
 
 def stack(
@@ -51,7 +52,21 @@ def stack(
         node, part, number = tag
         return (first[node][0] if node in first else node, parts.get((node, part), part), number)
 
-    return Stacks(values, members, tuple(x for _, x in found), tuple(s for s, _ in found), alike)
+    kept = tuple(s for s, _ in found)
+    return Stacks(values, members, tuple(x for _, x in found), kept, alike, _owners(u, kept))
+
+
+def _owners(u: Universe, sets: Sequence[Branches]) -> IntArray:
+    """For each unit a number of the branch that made it: within it, or where it is joined or cut; else -1."""
+    makers: dict[object, int] = {}
+    before = 0
+    for s in sets:
+        makers |= {n: before + i for row in s.nodes for i, n in enumerate(row)}
+        makers |= {(n, part): before + i for n, x in s.parts.items() for part, i in x.items()}
+        before += s.count
+    made = [makers.get((node, part), makers.get(node, -1)) for _, node, part in u.origins]
+    counts = np.diff([*(first for first, _, _ in u.origins), u.count])
+    return np.repeat(np.array(made, dtype=np.int64), counts)
 
 
 def _stated(u: Universe) -> dict[str, list[tuple[Tag, int, IntArray | None]]]:

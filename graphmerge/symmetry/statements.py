@@ -17,6 +17,9 @@ Pairs = tuple[IntArray, IntArray]
 Alike = Callable[[Tag], object]
 """The kind of a statement: what parallel branches state of what corresponds in them is of one kind."""
 
+NOBODY: IntArray = np.zeros(0, dtype=np.int64)
+"""The owners of units (which parallel branch made each) where there are no branches."""
+
 
 @dataclass(frozen=True)
 class Statement:

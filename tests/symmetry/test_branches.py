@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphmerge as gm
@@ -130,6 +131,100 @@ def chained(m: Parallel, h: Tensor) -> Tensor:
 def by_place(m: Parallel, h: Tensor) -> Tensor:
     """Which of the inputs a branch is given tells it apart."""
     return torch.stack([b(h[:, k]) for k, b in enumerate(m.branches)]).sum(0)
+
+
+READERS: dict[str, Callable[[Tensor], Tensor]] = {  # of what is stacked along the last dimension
+    "ring": lambda h: (h * h.roll(1, -1)).sum(-1),
+    "ring of keys": lambda h: _attention(h, h.roll(1, -1)),
+    "ring by parts": lambda h: (h * torch.cat([h[..., 1:], h[..., :1]], -1)).sum(-1),
+    "differences": lambda h: h.diff(dim=-1).square().sum(-1),
+    "weights": lambda h: (h * torch.arange(COUNT)).sum(-1),
+    "mask": lambda h: torch.where(torch.arange(COUNT) > 1, h, h * h).sum(-1),
+    "running sum": lambda h: h.cumsum(-1).relu().sum(-1),
+    "windows": lambda h: h.unfold(-1, 2, 1).prod(-1).sum(-1),
+    "pool": lambda h: F.max_pool1d(h, 2, 1).sum(-1),
+    "interpolation": lambda h: F.interpolate(h, size=7, mode="linear").square().sum(-1),
+    "spectrum": lambda h: torch.fft.rfft(h, dim=-1).abs().pow(3).sum(-1),
+    "causal attention": lambda h: _attention(h, h, is_causal=True),
+}
+
+
+def _attention(keys: Tensor, values: Tensor, is_causal: bool = False) -> Tensor:
+    k, v = keys.transpose(1, 2), values.transpose(1, 2)
+    return F.scaled_dot_product_attention(k, k, v, is_causal=is_causal).square().sum(1)
+
+
+class Stacked(nn.Module):
+    """Branches stacked along a new dimension, and something that reads its order."""
+
+    def __init__(self, axis: int, read: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Linear(3, HIDDEN) for _ in range(COUNT))
+        self.after, self.axis, self.read = nn.Linear(HIDDEN, 2), axis, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.stack([torch.tanh(b(x)) for b in self.branches], self.axis)
+        out: Tensor = self.after(self.read(h.movedim(self.axis, -1)))
+        return out
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("read", READERS)
+def test_branches_stay_where_the_order_of_their_stack_is_read(read: str, axis: int) -> None:
+    graph = gm.trace(Stacked(axis, READERS[read]), (torch.randn(7, 3),), strict=True)
+    assert [g.size for g in graph.groups] == [HIDDEN]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_branches_change_places_where_the_order_of_their_stack_is_not_read(axis: int) -> None:
+    model = Stacked(axis, lambda h: _attention(h, h) + h.amax(-1))
+    graph = gm.trace(model, (torch.randn(7, 3),), strict=True)
+    assert sorted(g.size for g in graph.groups) == [COUNT, HIDDEN]
+    assert gm.verify(graph, model).passed
+
+
+def rolled(a: Tensor, b: Tensor) -> Tensor:
+    h = torch.cat([a, b], 1)
+    return torch.relu(h) + h.roll(WIDTH, 1)
+
+
+def scaled(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cat([a, b], 1) * (a * b).sum(1, keepdim=True)
+
+
+def read_along_the_batch(a: Tensor, b: Tensor) -> Tensor:
+    h = torch.cat([a, b, b, a]).relu().cumsum(0)[::3]
+    return torch.cat([h, h], 1)
+
+
+class Pair(nn.Module):
+    """Two linear maps side by side, laid one after the other, and a third."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(3, WIDTH), nn.Linear(3, WIDTH), nn.Linear(2 * WIDTH, 2)
+        self.join = join
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(self.join(self.a(x), self.b(x)))
+        return out
+
+
+@pytest.mark.parametrize("join", [rolled, scaled, read_along_the_batch])
+def test_what_else_ties_concatenated_branches_makes_no_false_group(
+    join: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    model = Pair(join)
+    graph = gm.trace(model, (torch.randn(7, 3),), strict=True)
+    assert WIDTH in [g.size for g in graph.groups]
+    assert gm.verify(graph, model).passed
+
+
+def test_an_empty_part_of_a_concatenation_does_not_count() -> None:
+    model = Pair(lambda a, b: torch.cat([torch.zeros(0), a, b], 1))
+    graph = gm.trace(model, (torch.randn(7, 3),), strict=True)
+    assert sorted(g.size for g in graph.groups) == [2, WIDTH]
+    assert gm.verify(graph, model).passed
 
 
 @pytest.mark.parametrize("combine", [unlike, chained])

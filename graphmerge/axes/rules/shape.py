@@ -158,7 +158,7 @@ def cat(call: Call) -> list[Value]:
     for v in parts[1:]:
         for k in range(v.rank):
             call.u.link((call.outputs[0][0] if k == axis else parts[0].name, k), (v.name, k))
-    return call.result(concat(call.u, [call.grid(v) for v in parts], axis), parts[0])
+    return call.result(concat(call.u, [call.grid(v) for v in parts], axis, call.evenly), parts[0])
 
 
 @RULES.rule("aten.stack", integers="carry")
@@ -168,7 +168,7 @@ def stack(call: Call) -> list[Value]:
     axis = call["dim"] % (parts[0].rank + 1)
     grids = [insert_dims(call.grid(v), [axis]) for v in parts]
     return call.result(
-        concat(call.u, grids, axis), parts[0], {k: k + (k >= axis) for k in range(parts[0].rank)}
+        concat(call.u, grids, axis, call.evenly), parts[0], {k: k + (k >= axis) for k in range(parts[0].rank)}
     )
 
 
