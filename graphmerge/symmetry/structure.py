@@ -254,6 +254,22 @@ def random_inner(
     return inner
 
 
+def generators(
+    structure: Structure, rng: np.random.Generator, only: Sequence[int]
+) -> tuple[dict[int, IntArray], dict[int, IntArray]]:
+    """Two orders for every atom of ``only`` that together generate all: a random cycle of all its units,
+    and the exchange of two that are neighbours in it."""
+    cycles, swaps = {}, {}
+    for k in only:
+        sort = structure.sorts[k]
+        cycles[k] = np.tile(np.arange(sort.size), (sort.order, 1))
+        swaps[k] = cycles[k].copy()
+        along = rng.permuted(cycles[k], axis=1)
+        np.put_along_axis(cycles[k], along, np.roll(along, -1, axis=1), axis=1)
+        np.put_along_axis(swaps[k], along[:, :2], along[:, 1::-1], axis=1)
+    return cycles, swaps
+
+
 def at_positions(
     of_unit: IntArray, value: Value, like: Sequence[IntArray | None]
 ) -> tuple[IntArray | None, ...]:

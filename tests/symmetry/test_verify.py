@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import graphmerge as gm
 from graphmerge.axes import RULES, Registry
-from graphmerge.axes.registry import RuleFunction
+from graphmerge.axes.registry import RuleFunction, Use
 from graphmerge.errors import UsageError
 from graphmerge.symmetry.verify import TOLERANCE
 
@@ -47,6 +48,40 @@ def test_a_false_symmetry_is_found_and_named() -> None:
     frozen = graph.freeze(["one"])
     assert [g.name for g in frozen.groups] == ["two"]
     assert gm.verify(frozen, model).passed
+
+
+class Unrolled(Registry):
+    """Takes a roll for a copy."""
+
+    def find(self, name: str, pointwise: bool = False) -> tuple[str | RuleFunction, Use] | None:
+        return ("... -> ...", "number") if name == "aten.roll" else RULES.find(name, pointwise)
+
+
+class Ring(nn.Module):
+    """Units of which each meets the one before it."""
+
+    def __init__(self, size: int, meet: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two, self.meet = nn.Linear(5, size), nn.Linear(1, 3), meet
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.one(x)
+        out: Tensor = self.two(self.meet(h, h.roll(1, -1)))
+        return out
+
+
+RINGS = {
+    "8 of 24 orders": Ring(4, lambda h, r: (h * r).sum(-1, keepdim=True)),
+    "even orders": Ring(3, lambda h, r: (h - r).prod(-1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("orders", RINGS)
+def test_a_group_that_holds_for_some_orders_only_never_passes(orders: str) -> None:
+    model = RINGS[orders]
+    graph = gm.trace(model, (torch.randn(4, 5),), registry=Unrolled())
+    assert [g.name for g in graph.groups] == ["one"]
+    assert all(gm.verify(graph, model, seed).failed == ("one",) for seed in range(12))
 
 
 def test_the_true_rule_keeps_those_units_in_place() -> None:
