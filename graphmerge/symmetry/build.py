@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from graphmerge.symmetry.structure import (
     Structure,
     at_positions,
     classes_along,
+    generators,
     random_inner,
 )
 
@@ -92,23 +93,15 @@ def _prune(whole: Structure) -> Structure:
 def _freeze_irregular(structure: Structure) -> Structure:
     """Freeze the atoms above any sort that does not follow every symmetry.
 
-    All orders of a few units come of an exchange of two and a cycle of all: a random one may fit by chance.
+    A random one may fit by chance; from generators all others are composed.
     """
     rng = np.random.default_rng(0)
     while True:
         try:
-            for inner in (*_generators(structure), random_inner(structure, rng)):
+            for inner in generators(structure, rng):
                 structure.extend(inner)
         except IrregularError as error:
             above = frozenset(structure.ancestors(error.sort)) & frozenset(structure.atoms)
             structure = replace(structure, frozen=structure.frozen | above)
         else:
             return structure
-
-
-def _generators(structure: Structure) -> Iterator[dict[int, IntArray]]:
-    """For all atoms at once the exchange of their first two units, then the cycle of all."""
-    sorts = {k: structure.sorts[k] for k in structure.atoms}
-    orders = {k: np.tile(np.arange(s.size), (s.order, 1)) for k, s in sorts.items()}
-    yield {k: np.concatenate([x[:, 1::-1], x[:, 2:]], 1) for k, x in orders.items()}
-    yield {k: np.roll(x, 1, 1) for k, x in orders.items()}

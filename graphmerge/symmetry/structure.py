@@ -255,12 +255,12 @@ def random_inner(
 
 
 def generators(
-    structure: Structure, rng: np.random.Generator, only: Sequence[int]
+    structure: Structure, rng: np.random.Generator, only: Sequence[int] | None = None
 ) -> tuple[dict[int, IntArray], dict[int, IntArray]]:
-    """Two orders for every atom of ``only`` that together generate all: a random cycle of all its units,
-    and the exchange of two that are neighbours in it."""
+    """Two orders for every atom (or those of ``only``) from which all others are composed: a random cycle
+    of all its units, and the exchange of two that are neighbours in it."""
     cycles, swaps = {}, {}
-    for k in only:
+    for k in structure.atoms if only is None else only:
         sort = structure.sorts[k]
         cycles[k] = np.tile(np.arange(sort.size), (sort.order, 1))
         swaps[k] = cycles[k].copy()
