@@ -256,17 +256,19 @@ def concat(u: Universe, grids: Sequence[Grid], axis: int, blocks: bool = False) 
     for k in range(len(shape)):
         parts = [g.labels[k] for g in grids]
         labels.append(
-            _stack(u, parts, sizes, axis, k)
-            if k != axis
-            else FIXED
-            if not blocks and all(x is FIXED for x in parts)
-            else _concat_own(u, parts, sizes, axis, len(shape))
+            _concat_own(u, parts, sizes, axis, len(shape), blocks)
+            if k == axis
+            else _stack(u, parts, sizes, axis, k)
         )
     return _one_way(u, Grid(shape, tuple(labels)), axis)
 
 
-def _concat_own(u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int, rank: int) -> Labels:
+def _concat_own(
+    u: Universe, parts: Sequence[Labels], sizes: Sequence[int], axis: int, rank: int, blocks: bool
+) -> Labels:
     """The concatenated dimension itself: parts never mix, not even copies of one another."""
+    if not blocks and all(x is FIXED for x in parts):
+        return FIXED
     shape = _common_shape([x for x in parts if not isinstance(x, Whole)], axis, rank)
     arrays = []
     for u.part, (x, n) in enumerate(zip(parts, sizes, strict=True)):

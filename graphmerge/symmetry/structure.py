@@ -258,7 +258,8 @@ def generators(
     structure: Structure, rng: np.random.Generator, only: Sequence[int] | None = None
 ) -> tuple[dict[int, IntArray], dict[int, IntArray]]:
     """Two orders for every atom (or those of ``only``) from which all others are composed: a random cycle
-    of all its units, and the exchange of two that are neighbours in it."""
+    of all its units, and the exchange of two that are neighbours in it. Of pairs, for which that is the
+    same, some only are exchanged: all at once might hold where one alone does not."""
     cycles, swaps = {}, {}
     for k in structure.atoms if only is None else only:
         sort = structure.sorts[k]
@@ -266,7 +267,10 @@ def generators(
         swaps[k] = cycles[k].copy()
         along = rng.permuted(cycles[k], axis=1)
         np.put_along_axis(cycles[k], along, np.roll(along, -1, axis=1), axis=1)
-        np.put_along_axis(swaps[k], along[:, :2], along[:, 1::-1], axis=1)
+        some = rng.random(sort.order) < (0.5 if sort.size == 2 else 1)
+        np.put_along_axis(
+            swaps[k], along[:, :2], np.where(some[:, None], along[:, 1::-1], along[:, :2]), axis=1
+        )
     return cycles, swaps
 
 
