@@ -115,13 +115,17 @@ def improve(similarity: Similarity, plan: Plan) -> tuple[int, float]:
     That is how much another order of the group alone could raise the objective after it (inf: not known).
     For a group on both sides of a tensor one step opens the way for another: they are taken until none does.
     """
-    moved, left = _step(similarity, plan)
-    while not plan.linear and (more := _step(similarity, plan)[0]):
-        moved += more
-    return moved, left
+    delta, left = _step(similarity, plan)
+    if delta is None:
+        return 0, left
+    while not plan.linear and (more := _step(similarity, plan)[0]) is not None:
+        delta = more[delta]
+    units = (similarity.transform.structure.sorts[k].units for k in (plan.atom, *plan.inner))
+    return sum(int((delta[x] != x).sum()) for x in units), left
 
 
-def _step(similarity: Similarity, plan: Plan) -> tuple[int, float]:
+def _step(similarity: Similarity, plan: Plan) -> tuple[IntArray | None, float]:
+    """The move that was made (None: nothing better was found), and what is left."""
     structure, left = similarity.transform.structure, math.inf
     ways: tuple[Best, ...] = (_two_level, _one_level) if plan.inner else (_one_level,)
     for best in ways if plan.linear else (*ways, _exchanges, _exchange):
@@ -130,10 +134,9 @@ def _step(similarity: Similarity, plan: Plan) -> tuple[int, float]:
             continue
         delta = structure.extend(inner)
         if similarity.move(delta, set(plan.names), RISE * abs(similarity.objective), gain):
-            units = (structure.sorts[k].units for k in inner)
-            return sum(int((delta[x] != x).sum()) for x in units), left if plan.linear else math.inf
+            return delta, left if plan.linear else math.inf
         left = math.inf
-    return 0, left if plan.linear else math.inf
+    return None, left if plan.linear else math.inf
 
 
 def gaps(similarity: Similarity, plans: Mapping[str, Plan], proved: Proved | None = None) -> Proved:
@@ -170,10 +173,12 @@ def _exchanged(
     similarity: Similarity, plan: Plan, chosen: Callable[[torch.Tensor], torch.Tensor]
 ) -> IntArray:
     """Places after some exchanges, chosen by what each of them alone would gain."""
-    total = similarity.total(plan.sites)
-    bends, own = similarity.bends(plan.sites), total.diagonal(dim1=-2, dim2=-1)
+    bends = similarity.bends(plan.sites)
     if bends is None:
-        return np.tile(np.arange(total.shape[-1]), (len(total), 1))
+        fibres, units, _ = plan.sites[0].rows.shape
+        return np.tile(np.arange(units), (fibres, 1))
+    total = similarity.total(plan.sites)
+    own = total.diagonal(dim1=-2, dim2=-1)
     gains = total + total.mT - own[..., None] - own[..., None, :] + bends
     places: IntArray = chosen(gains).cpu().numpy()
     return places
